@@ -1,0 +1,251 @@
+"""Actors: turn a model state into an action, by planning or by a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wm_toolkit.errors import ConfigError
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.planning.base import Plan, Planner
+from wm_toolkit.planning.objective import GOAL, Objective
+from wm_toolkit.structs import Struct
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision(Struct):
+    """What an agent does now.
+
+    Attributes:
+        action: [B, A] as the model sees it; `Spaces.decode_action` makes it the environment's.
+        plan: the plan it was taken from, if the actor plans and made a new one for every row.
+        policy: [B, n] distribution over choices, if there is one.
+        value: [B] estimated value, if there is one.
+    """
+
+    action: Tensor
+    plan: Plan | None = None
+    policy: Tensor | None = None
+    value: Tensor | None = None
+
+
+class Actor(Protocol):
+    """Chooses actions; its memory between two steps is explicit."""
+
+    def initial(self, batch_size: int) -> Any:
+        """The actor's memory before the first step (a Struct, or None)."""
+        ...
+
+    def act(
+        self,
+        state: Any,
+        obs: Mapping[str, Tensor],
+        memory: Any,
+        *,
+        is_first: Tensor,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, Any]:
+        """Choose an action for every row of model state [B], given what was seen [B, ...]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanMemory(Struct):
+    """The plan being executed.
+
+    Attributes:
+        actions: [B, H, A] the rest of the plan, next action first, zeros behind its end.
+        left: [B] int64, how many of its actions may still be executed before replanning.
+        goal: the goal observations [B, ...] that `objective` is bound to.
+        objective: the objective, bound to them.
+    """
+
+    actions: Tensor
+    left: Tensor
+    goal: dict[str, Tensor]
+    objective: Objective
+
+
+class PlanningActor:
+    """Receding-horizon control: plan, execute `replan_every` actions, plan again.
+
+    Args:
+        model: the model to search.
+        planner: how to search it.
+        objective: what to look for.
+        replan_every: actions executed of one plan.
+        warm_start: begin the next search from the rest of the last plan.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: Planner,
+        objective: Objective,
+        *,
+        replan_every: int = 1,
+        warm_start: bool = True,
+    ) -> None:
+        if replan_every < 1:
+            raise ConfigError(f"replan_every is {replan_every}, expected at least 1")
+        self.model, self.planner, self.objective = model, planner, objective
+        self.replan_every, self.warm_start = replan_every, warm_start
+
+    def initial(self, batch_size: int) -> PlanMemory | None:
+        """No plan yet; the first `act` makes one for every row."""
+        return None
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: Any,
+        obs: Mapping[str, Tensor],
+        memory: PlanMemory | None,
+        *,
+        is_first: Tensor,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, PlanMemory]:
+        """The next action of the running plan, or the first of a new one.
+
+        Args:
+            state: [B] model state.
+            obs: [B, ...] observations, with the goal's under "goal/...".
+            memory: from the previous step, None on the first.
+            is_first: [B] rows whose episode begins now.
+            explore: unused; planning noise comes from the generator.
+            generator: source of randomness.
+        """
+        objective, goal = self._bind(obs, memory)
+        if memory is None:
+            due = torch.ones(len(state), dtype=torch.bool)
+        else:
+            due = is_first.cpu() | (memory.left.cpu() <= 0)
+            memory = memory.replace(actions=memory.actions * ~is_first.view(-1, 1, 1))
+        plan = None
+        if bool(due.any()):
+            plan, memory = self._replan(state, objective, goal, memory, due, generator)
+        assert memory is not None
+        action = memory.actions[:, 0]
+        rest = torch.cat([memory.actions[:, 1:], torch.zeros_like(memory.actions[:, :1])], 1)
+        memory = PlanMemory(rest, memory.left - 1, goal, objective)
+        return Decision(action, plan if bool(due.all()) else None), memory
+
+    def _bind(
+        self, obs: Mapping[str, Tensor], memory: PlanMemory | None
+    ) -> tuple[Objective, dict[str, Tensor]]:
+        """The objective for these goals; goals that stay the same are not encoded again."""
+        goal = {key: value for key, value in obs.items() if key.startswith(GOAL)}
+        known = memory.goal if memory is not None else {}
+        if goal and goal.keys() == known.keys():
+            assert memory is not None
+            if all(torch.equal(goal[key], known[key]) for key in goal):
+                return memory.objective, known
+        return self.objective.bind(self.model, obs), goal
+
+    def _replan(
+        self,
+        state: Any,
+        objective: Objective,
+        goal: dict[str, Tensor],
+        memory: PlanMemory | None,
+        due: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Plan, PlanMemory]:
+        rows = due.nonzero().squeeze(-1).to(self.model.device)
+        warm = memory.actions[rows] if memory is not None and self.warm_start else None
+        everything = len(rows) == len(state)
+        plan = self.planner.plan(
+            self.model,
+            state if everything else state[rows],
+            objective if everything else objective.select(rows),
+            warm_start=warm,
+            generator=generator,
+        )
+        length = min(self.replan_every, plan.actions.shape[1])
+        if everything or memory is None:
+            left = torch.full((len(state),), length, device=plan.actions.device)
+            return plan, PlanMemory(plan.actions, left, goal, objective)
+        actions = memory.actions.index_copy(0, rows, plan.actions)
+        left = memory.left.index_fill(0, rows, length)
+        return plan, PlanMemory(actions, left, goal, objective)
+
+
+class PolicyActor:
+    """Reads the action off a policy head.
+
+    Args:
+        model: a model with the head.
+        policy: name of the head; its Output is over encoded actions [..., A].
+    """
+
+    def __init__(self, model: WorldModel, policy: str = "policy") -> None:
+        self.model, self.policy = model, policy
+
+    def initial(self, batch_size: int) -> None:
+        """A policy has no memory of its own."""
+        return
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: Any,
+        obs: Mapping[str, Tensor],
+        memory: None,
+        *,
+        is_first: Tensor,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, None]:
+        """A draw from the policy when exploring, its mode otherwise; [B, A]."""
+        output = self.model.predict(self.policy, state)
+        return Decision(output.sample(generator) if explore else output.mode), None
+
+
+class RandomActor:
+    """Uniform actions: the baseline beside every number.
+
+    Args:
+        model: only its spaces and device are used.
+    """
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model = model
+
+    def initial(self, batch_size: int) -> None:
+        """Nothing to remember."""
+        return
+
+    def act(
+        self,
+        state: Any,
+        obs: Mapping[str, Tensor],
+        memory: None,
+        *,
+        is_first: Tensor,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, None]:
+        """[B, A] uniform between the bounds (unbounded: standard normal), or a uniform choice."""
+        spaces, size, device = self.model.spaces, len(is_first), self.model.device
+        if spaces.action_groups:
+            parts = [
+                torch.nn.functional.one_hot(
+                    torch.randint(n, (size,), generator=generator, device=device), n
+                )
+                for n in spaces.action_groups
+            ]
+            return Decision(torch.cat(parts, -1).float()), None
+        low, high = spaces.action_low.to(device), spaces.action_high.to(device)
+        shape = (size, spaces.action_width)
+        uniform = torch.rand(shape, generator=generator, device=device)
+        normal = torch.randn(shape, generator=generator, device=device)
+        bounded = torch.isfinite(low) & torch.isfinite(high)
+        safe = torch.where(bounded, high - low, 0.0)
+        action = torch.where(bounded, torch.where(bounded, low, 0.0) + uniform * safe, normal)
+        return Decision(action), None

@@ -1,0 +1,220 @@
+"""The agent: model + actor + learner, composed and never subclassed."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wm_toolkit import checkpoint
+from wm_toolkit.agents.actors import Actor, Decision
+from wm_toolkit.batch import Batch, Metrics
+from wm_toolkit.config import from_dict, to_dict
+from wm_toolkit.errors import CheckpointError, ConfigError
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.registry import RECIPES, build
+from wm_toolkit.spaces import Spaces
+from wm_toolkit.structs import Struct
+
+
+class Learner(Protocol):
+    """Turns batches into better parameters. Owns optimisers, target networks and averages."""
+
+    def prepare(self, accelerator: Any) -> None:
+        """Place the model on the accelerator's device and wrap it for its processes."""
+        ...
+
+    def learn(self, batch: Batch) -> Metrics:
+        """One update; the metrics stay on the device."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact resume needs beside the model's parameters."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentState(Struct):
+    """What an agent carries from one step to the next.
+
+    Attributes:
+        model: [B] latent state.
+        action: [B, A] the last action.
+        actor: the actor's memory.
+    """
+
+    model: Any
+    action: Tensor
+    actor: Any
+
+
+class Agent:
+    """A world model, an actor that uses it and a learner that improves it.
+
+    Args:
+        model: the world model.
+        actor: how to act with it.
+        learner: how to train it; None for a model that is only used.
+
+    Attributes:
+        recipe: the registered name it was built from, or "" for a hand-made agent.
+        config: the recipe's config.
+        info: JSON-ready facts that travel with the artefact: "evaluation" protocol, "data" (name,
+            checksum, frame skip, statistics), "training", "results".
+
+    Example:
+        >>> agent = Agent.from_pretrained("lewm-tworooms-tiny")
+        >>> state = agent.initial(env.num_envs)
+        >>> decision, state = agent.act(obs, state, is_first=is_first)
+    """
+
+    def __init__(self, model: WorldModel, actor: Actor, learner: Learner | None = None) -> None:
+        self.model, self.actor, self.learner = model, actor, learner
+        self.recipe: str = ""
+        self.config: Any = None
+        self.info: dict[str, Any] = {}
+
+    @property
+    def spaces(self) -> Spaces:
+        """What the agent sees and does."""
+        return self.model.spaces
+
+    def initial(self, batch_size: int) -> AgentState:
+        """The state before the first step of `batch_size` episodes."""
+        action = torch.zeros(batch_size, self.spaces.action_width, device=self.model.device)
+        return AgentState(self.model.initial(batch_size), action, self.actor.initial(batch_size))
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Any,
+        state: AgentState,
+        *,
+        is_first: Any,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, AgentState]:
+        """Observe and choose.
+
+        Args:
+            obs: a vector environment's observation: array or (nested) dict of arrays [B, ...].
+            state: from the previous step, or `initial`.
+            is_first: [B] bool, rows whose episode begins with this observation.
+            explore: act to learn rather than to score.
+            generator: source of randomness, on the model's device.
+
+        Returns:
+            the decision ([B, A], decode with `agent.spaces.decode_action`) and the next state.
+
+        Raises:
+            SpaceError: if the observation does not fit.
+        """
+        device = self.model.device
+        seen = {key: value.to(device) for key, value in self.spaces.encode_obs(obs).items()}
+        first = torch.as_tensor(is_first, dtype=torch.bool)
+        latent, action = state.model, state.action
+        if bool(first.any()):
+            latent = latent.where(~first, self.model.initial(len(first)))
+            action = action * ~first.to(device).unsqueeze(-1)
+        training = self.model.training
+        self.model.eval()
+        latent = self.model.observe(latent, action, seen)
+        decision, memory = self.actor.act(
+            latent,
+            seen,
+            state.actor,
+            is_first=first.to(device),
+            explore=explore,
+            generator=generator,
+        )
+        self.model.train(training)
+        return decision, AgentState(latent, decision.action, memory)
+
+    def learn(self, batch: Batch) -> Metrics:
+        """One update on a batch [B, T].
+
+        Raises:
+            ConfigError: if the agent has no learner.
+        """
+        if self.learner is None:
+            raise ConfigError("this agent has no learner; build it from a recipe to train it")
+        return self.learner.learn(batch)
+
+    # -- artefact ------------------------------------------------------------------------------------
+    def save_pretrained(self, path: str | Path, card: str | None = None) -> Path:
+        """Write the agent as an artefact folder; see `wm_toolkit.checkpoint`.
+
+        Raises:
+            ConfigError: for a hand-made agent, which could not be rebuilt on loading.
+        """
+        if not self.recipe:
+            raise ConfigError(
+                "only an agent built from a registered recipe can be saved, because loading builds "
+                "it again. Register a build function with @recipe and use wm_toolkit.build(name, ...)"
+            )
+        config = {
+            "kind": "agent",
+            "recipe": self.recipe,
+            "config": to_dict(self.config),
+            "spaces": self.spaces.to_dict(),
+            **self.info,
+            "versions": versions(),
+        }
+        return checkpoint.save_artefact(
+            path, config, self.model.state_dict(), card or self.default_card()
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, device: str = "cpu"
+    ) -> Agent:
+        """Load an artefact: a folder, a run, a catalog name, or "owner/name" on the hub.
+
+        Raises:
+            CheckpointError: if it is missing, damaged, or does not fit its recipe.
+            UnknownNameError: if its recipe is not registered; import the module that registers it.
+        """
+        folder, config, tensors = checkpoint.load_artefact(name_or_path, revision=revision)
+        if config.get("kind") != "agent":
+            raise CheckpointError(f"{folder} holds a {config.get('kind')!r}, not an agent")
+        for key in ("recipe", "config", "spaces"):
+            if key not in config:
+                raise CheckpointError(f"{folder / checkpoint.CONFIG} lacks {key!r}")
+        base = RECIPES[config["recipe"].partition(".")[0]]
+        settings = from_dict(base.config, config["config"])
+        agent = build(config["recipe"], Spaces.from_dict(config["spaces"]), settings)
+        checkpoint.load_state(agent.model, tensors, str(folder))
+        known = {"format", "kind", "recipe", "config", "spaces", "versions"}
+        agent.info = {key: value for key, value in config.items() if key not in known}
+        agent.model.to(device).eval()
+        return agent
+
+    def default_card(self) -> str:
+        """Markdown that says what this is, for an artefact saved without a card of its own."""
+        size = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"# {self.recipe}\n\n{RECIPES[self.recipe.partition('.')[0]].summary}\n\n"
+            f"{size:,} parameters. Load it with "
+            '`wm_toolkit.Agent.from_pretrained("PATH")`.\n'
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every package that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in ("wm_toolkit", "torch", "numpy", "gymnasium", "timm", "accelerate"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,102 @@
+"""Frozen dataclasses as configuration: to JSON, from JSON, with single fields replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from wm_toolkit.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A JSON-ready dict of a (nested) config dataclass."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build a config of type `cls` from a dict; absent fields keep their defaults.
+
+    Raises:
+        ConfigError: naming the field and what is wrong with it.
+    """
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values = {}
+    for key, value in data.items():
+        if key not in known:
+            raise ConfigError(
+                f"{cls.__name__} has no field {where + key!r}.{did_you_mean(key, known)}"
+            )
+        values[key] = _coerce(hints[key], value, where + key)
+    return cls(**values)
+
+
+def override(config: T, changes: Mapping[str, Any]) -> T:
+    """Replace fields, nested ones by dotted names: `override(config, {"train.updates": 100})`.
+
+    Raises:
+        ConfigError: for an unknown field or a value of the wrong type.
+    """
+    for key, value in changes.items():
+        config = _override_one(config, key.split("."), value, key)
+    return config
+
+
+def _override_one(config: Any, path: list[str], value: Any, full: str) -> Any:
+    known = [f.name for f in dataclasses.fields(config)]
+    if path[0] not in known:
+        raise ConfigError(
+            f"{type(config).__name__} has no field {full!r}.{did_you_mean(path[0], known)}"
+        )
+    if len(path) > 1:
+        inner = getattr(config, path[0])
+        if not dataclasses.is_dataclass(inner):
+            raise ConfigError(
+                f"{full!r}: {path[0]!r} is a {type(inner).__name__}, it has no fields"
+            )
+        return dataclasses.replace(config, **{path[0]: _override_one(inner, path[1:], value, full)})
+    hint = typing.get_type_hints(type(config))[path[0]]
+    return dataclasses.replace(config, **{path[0]: _coerce(hint, value, full)})
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    """Check `value` against a type hint; JSON lists become tuples, whole floats stay floats."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else from_dict(hint, value, where + ".")
+    if origin in (typing.Union, types.UnionType):
+        errors = []
+        for option in typing.get_args(hint):
+            try:
+                return _coerce(option, value, where)
+            except ConfigError as error:
+                errors.append(error)
+        raise errors[0]
+    if origin is typing.Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            raise ConfigError(f"{where} is {value!r}.{did_you_mean(str(value), map(str, options))}")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = typing.get_args(hint)
+        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
+        if len(kinds) != len(value):
+            raise ConfigError(f"{where} has {len(value)} entries, expected {len(kinds)}")
+        return tuple(_coerce(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if hint in (None, type(None)) and value is None:
+        return None
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    fits = isinstance(plain, type) and isinstance(value, plain)
+    if fits and not (isinstance(value, bool) and plain is int):
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} is {value!r} ({type(value).__name__}), expected {name}")

@@ -1,0 +1,127 @@
+"""A scalar as a distribution over fixed bins (two-hot), optionally in a squashed space."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wm_toolkit.nn.mlp import mlp
+
+Squash = Literal["none", "symlog"]
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|), any shape (Hafner et al. 2023)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`, any shape."""
+    return x.sign() * x.abs().expm1()
+
+
+def two_hot(x: Tensor, bins: Tensor) -> Tensor:
+    """Split the mass of x [...] between its two neighbouring bins [K]: [..., K], sums to 1.
+
+    The expectation under the result is x, clamped into the range of the bins.
+    """
+    x = x.clamp(bins[0], bins[-1]).unsqueeze(-1)
+    above = (bins <= x).sum(-1, keepdim=True).clamp(1, len(bins) - 1)
+    low, high = bins[above - 1], bins[above]
+    weight = (x - low) / (high - low)
+    target = torch.zeros(*x.shape[:-1], len(bins), device=x.device, dtype=x.dtype)
+    return target.scatter(-1, above - 1, 1 - weight).scatter_add(-1, above, weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoHot:
+    """Categorical over bins, read as a scalar.
+
+    Attributes:
+        logits: [..., K].
+        bins: [K] increasing, in the squashed space.
+        squash: "symlog" keeps the bins in symlog space.
+    """
+
+    logits: Tensor
+    bins: Tensor
+    squash: Squash = "none"
+
+    @property
+    def mean(self) -> Tensor:
+        """[...] expectation in environment units.
+
+        Terms are added from the outside in, so symmetric bins under equal logits give exactly 0.
+        """
+        weighted = self.logits.softmax(-1) * self._values()
+        half = weighted.shape[-1] // 2
+        pairs = weighted[..., :half] + weighted.flip(-1)[..., :half]
+        middle = weighted[..., half : weighted.shape[-1] - half].sum(-1)
+        return pairs.sum(-1) + middle
+
+    @property
+    def mode(self) -> Tensor:
+        """[...] value of the likeliest bin."""
+        return self._values()[self.logits.argmax(-1)]
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """[...] value of a drawn bin; no gradient."""
+        probs = self.logits.softmax(-1).detach()
+        index = torch.multinomial(probs.reshape(-1, probs.shape[-1]), 1, generator=generator)
+        return self._values()[index.reshape(probs.shape[:-1])]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """[...] log-likelihood of the two-hot code of x [...]."""
+        x = symlog(x) if self.squash == "symlog" else x
+        return (two_hot(x, self.bins) * self.logits.log_softmax(-1)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        log_probs = self.logits.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """[...] cross entropy to the two-hot code of target [...]."""
+        return -self.log_prob(target)
+
+    def _values(self) -> Tensor:
+        return symexp(self.bins) if self.squash == "symlog" else self.bins
+
+
+class TwoHotHead(nn.Module):
+    """MLP from features [..., F] to a TwoHot over [...]; the last layer starts at zero.
+
+    Args:
+        features: F.
+        hidden: widths of the hidden layers.
+        bins: K.
+        limit: the bins span [-limit, limit] in the squashed space.
+        squash: see `TwoHot`.
+    """
+
+    bins: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: tuple[int, ...] = (),
+        bins: int = 255,
+        limit: float = 20.0,
+        squash: Squash = "symlog",
+    ) -> None:
+        super().__init__()
+        self.squash: Squash = squash
+        self.net = mlp(features, hidden, bins)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.register_buffer("bins", torch.linspace(-limit, limit, bins), persistent=False)
+
+    def forward(self, features: Tensor) -> TwoHot:
+        """[..., F] to a TwoHot over [...]."""
+        return TwoHot(self.net(features), self.bins, self.squash)

@@ -1,0 +1,153 @@
+"""The contract of every world model: five methods to write, the rest is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from wm_toolkit.batch import Batch, Losses
+from wm_toolkit.errors import MissingHeadError
+from wm_toolkit.heads.base import Output
+from wm_toolkit.spaces import Spaces
+from wm_toolkit.structs import Struct, stack, unflatten
+
+StateT = TypeVar("StateT", bound=Struct)
+
+
+class WorldModel(nn.Module, ABC, Generic[StateT]):
+    """Filters observations into a latent state and simulates it forward.
+
+    Subclasses define `initial`, `observe`, `imagine`, `features` and `loss`. They may override
+    `observe_sequence` and `rollout` for speed; the results must stay equal to the loops given here
+    (`wm_toolkit.testing.check_world_model` compares them).
+
+    Attributes:
+        spaces: observations the model reads and actions it is conditioned on.
+        heads: read-outs from `features`: any of "reward", "continue", "value", "policy", "decoder" or
+            a probe. A head maps [..., F] to an `Output`.
+    """
+
+    heads: nn.ModuleDict
+
+    def __init__(self, spaces: Spaces) -> None:
+        super().__init__()
+        self.spaces = spaces
+        self.heads = nn.ModuleDict()
+
+    # -- to be written ---------------------------------------------------------------------------
+    @abstractmethod
+    def initial(self, batch_size: int) -> StateT:
+        """The state before anything was seen, [batch_size, ...] on the model's device."""
+
+    @abstractmethod
+    def observe(self, state: StateT, action: Tensor, obs: dict[str, Tensor]) -> StateT:
+        """Posterior: one real step.
+
+        Args:
+            state: [B] before the step.
+            action: [B, A] that led here; zeros on an episode's first observation.
+            obs: [B, ...] what was seen.
+        """
+
+    @abstractmethod
+    def imagine(
+        self, state: StateT, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> StateT:
+        """Prior: one dreamt step from `state` [B] with `action` [B, A]."""
+
+    @abstractmethod
+    def features(self, state: StateT) -> Tensor:
+        """The state as one flat vector [..., F], for any leading axes."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Losses:
+        """Unreduced loss terms, [B, T] each, or [] for statistics of the whole batch."""
+
+    # -- given -------------------------------------------------------------------------------------
+    def observe_sequence(self, batch: Batch, state: StateT | None = None) -> StateT:
+        """Filter a batch of windows; the state restarts wherever `is_first`.
+
+        Args:
+            batch: [B, T].
+            state: [B] at the row before the window; default `initial`, whose filters see the
+                window's first row as a beginning.
+
+        Returns:
+            [B, T] posterior states.
+        """
+        size, length = batch.action.shape[:2]
+        carried = state is not None
+        current = self.initial(size) if state is None else state
+        action = batch.previous_action()
+        states = []
+        for t in range(length):
+            first = batch.is_first[:, t]
+            if (t or carried) and bool(first.any()):
+                current = current.where(~first, self.initial(size))
+            obs = {key: value[:, t] for key, value in batch.obs.items()}
+            current = self.observe(current, action[:, t], obs)
+            states.append(current)
+        return stack(states, 1)
+
+    def rollout(
+        self, state: StateT, actions: Tensor, *, generator: torch.Generator | None = None
+    ) -> StateT:
+        """Dream along given actions.
+
+        Args:
+            state: [B] to start from.
+            actions: [B, N, H, A] candidate plans.
+
+        Returns:
+            [B, N, H] the state each action leads to.
+        """
+        size, candidates, horizon, _ = actions.shape
+        current = state.repeat(candidates)
+        flat = actions.flatten(0, 1)
+        states = []
+        for t in range(horizon):
+            current = self.imagine(current, flat[:, t], generator=generator)
+            states.append(current)
+        return unflatten(stack(states, 1), 0, (size, candidates))
+
+    def goal_features(self, state: StateT) -> Tensor:
+        """[..., G] what a `Goal` compares by squared distance; by default the features."""
+        return self.features(state)
+
+    # -- final ---------------------------------------------------------------------------------------
+    def predict(self, head: str, state: StateT) -> Output:
+        """Read one head off a state with any leading axes.
+
+        Raises:
+            MissingHeadError: naming the heads there are.
+        """
+        if head not in self.heads:
+            raise MissingHeadError(
+                f"{type(self).__name__} has no {head!r} head (it has: "
+                f"{', '.join(self.heads) or 'none'}). Use an objective that needs none, such as "
+                f'Goal(), or attach one: model.heads["{head}"] = NormalHead(...)'
+            )
+        return cast(Output, self.heads[head](self.features(state)))
+
+    def forward(self, batch: Batch) -> Losses:
+        """The loss of [B, T] windows; the only entry that distributed wrappers see."""
+        return self.loss(batch)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def microbatches(self, pieces: int) -> bool:
+        """Ask the model to do its per-frame work in `pieces`, for losses that need the whole batch.
+
+        A model whose loss holds batch statistics (SIGReg, BatchNorm) cannot be accumulated over
+        smaller batches: the statistic would change. Such a model returns True and recomputes the
+        expensive per-frame part piece by piece in the backward pass, with exactly the same result.
+        """
+        return False
