@@ -42,26 +42,31 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     Raises:
         ConfigError: for an unknown field or a value of the wrong type.
     """
-    for key, value in changes.items():
-        config = _override_one(config, key.split("."), value, key)
-    return config
+    return _replace(config, changes, "")
 
 
-def _override_one(config: Any, path: list[str], value: Any, full: str) -> Any:
+def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
+    """All changes of one level at once, so that fields which must agree may change together."""
+    hints = typing.get_type_hints(type(config))
     known = [f.name for f in dataclasses.fields(config)]
-    if path[0] not in known:
-        raise ConfigError(
-            f"{type(config).__name__} has no field {full!r}.{did_you_mean(path[0], known)}"
-        )
-    if len(path) > 1:
-        inner = getattr(config, path[0])
-        if not dataclasses.is_dataclass(inner):
+    values: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        name, _, rest = key.partition(".")
+        if name not in known:
             raise ConfigError(
-                f"{full!r}: {path[0]!r} is a {type(inner).__name__}, it has no fields"
+                f"{type(config).__name__} has no field {where + key!r}.{did_you_mean(name, known)}"
             )
-        return dataclasses.replace(config, **{path[0]: _override_one(inner, path[1:], value, full)})
-    hint = typing.get_type_hints(type(config))[path[0]]
-    return dataclasses.replace(config, **{path[0]: _coerce(hint, value, full)})
+        if not rest:
+            values[name] = _coerce(hints[name], value, where + name)
+        elif dataclasses.is_dataclass(getattr(config, name)):
+            nested.setdefault(name, {})[rest] = value
+        else:
+            kind = type(getattr(config, name)).__name__
+            raise ConfigError(f"{where + key!r}: {name!r} is a {kind}, it has no fields")
+    for name, inner in nested.items():
+        values[name] = _replace(values.get(name, getattr(config, name)), inner, f"{where}{name}.")
+    return dataclasses.replace(config, **values)
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

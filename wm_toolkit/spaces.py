@@ -7,7 +7,7 @@ the data set's statistics), Discrete becomes one-hot, MultiDiscrete and MultiBin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces as gs
 from torch import Tensor
 
-from wm_toolkit.errors import SpaceError
+from wm_toolkit.errors import SpaceError, did_you_mean
 
 ActionScaling = Literal["scale", "standardise", "none"]
 
@@ -153,6 +153,19 @@ class Spaces:
         if isinstance(self.action, gs.Discrete):
             return choice[..., 0].astype(self.action.dtype)
         return choice.reshape(*lead, *self.action.shape).astype(self.action.dtype)
+
+    def only(self, keys: Sequence[str]) -> Spaces:
+        """These spaces with some observation keys only.
+
+        Raises:
+            SpaceError: naming a key there is not.
+        """
+        missing = [key for key in keys if key not in self.observation]
+        if missing:
+            raise SpaceError(
+                f"no observation {missing[0]!r}.{did_you_mean(missing[0], self.observation)}"
+            )
+        return dataclasses.replace(self, observation={key: self.observation[key] for key in keys})
 
     def blocked(self, block: int) -> Spaces:
         """These spaces for an agent that chooses `block` raw actions at once (frame skip)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,10 @@ class Learner(Protocol):
 
     def learn(self, batch: Batch) -> Metrics:
         """One update; the metrics stay on the device."""
+        ...
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """Let the model hold the weights to evaluate and to save (an average of them, say)."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +133,7 @@ class Agent:
             action = action * ~first.to(device).unsqueeze(-1)
         training = self.model.training
         self.model.eval()
-        latent = self.model.observe(latent, action, seen)
+        latent = self.model.observe(latent, action, seen, generator=generator)
         decision, memory = self.actor.act(
             latent,
             seen,

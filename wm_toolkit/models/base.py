@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Generic, TypeVar, cast
 
 import torch
@@ -26,10 +27,12 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
 
     Attributes:
         spaces: observations the model reads and actions it is conditioned on.
+        stochastic: whether `observe` or `imagine` draw random numbers.
         heads: read-outs from `features`: any of "reward", "continue", "value", "policy", "decoder" or
             a probe. A head maps [..., F] to an `Output`.
     """
 
+    stochastic: bool = False
     heads: nn.ModuleDict
 
     def __init__(self, spaces: Spaces) -> None:
@@ -43,13 +46,21 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         """The state before anything was seen, [batch_size, ...] on the model's device."""
 
     @abstractmethod
-    def observe(self, state: StateT, action: Tensor, obs: dict[str, Tensor]) -> StateT:
+    def observe(
+        self,
+        state: StateT,
+        action: Tensor,
+        obs: dict[str, Tensor],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> StateT:
         """Posterior: one real step.
 
         Args:
             state: [B] before the step.
             action: [B, A] that led here; zeros on an episode's first observation.
             obs: [B, ...] what was seen.
+            generator: source of randomness, for models that sample their posterior.
         """
 
     @abstractmethod
@@ -67,13 +78,20 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         """Unreduced loss terms, [B, T] each, or [] for statistics of the whole batch."""
 
     # -- given -------------------------------------------------------------------------------------
-    def observe_sequence(self, batch: Batch, state: StateT | None = None) -> StateT:
+    def observe_sequence(
+        self,
+        batch: Batch,
+        state: StateT | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> StateT:
         """Filter a batch of windows; the state restarts wherever `is_first`.
 
         Args:
             batch: [B, T].
             state: [B] at the row before the window; default `initial`, whose filters see the
                 window's first row as a beginning.
+            generator: source of randomness.
 
         Returns:
             [B, T] posterior states.
@@ -88,7 +106,7 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
             if (t or carried) and bool(first.any()):
                 current = current.where(~first, self.initial(size))
             obs = {key: value[:, t] for key, value in batch.obs.items()}
-            current = self.observe(current, action[:, t], obs)
+            current = self.observe(current, action[:, t], obs, generator=generator)
             states.append(current)
         return stack(states, 1)
 
@@ -142,6 +160,12 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         for tensor in (*self.parameters(), *self.buffers()):
             return tensor.device
         return torch.device("cpu")
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Make running statistics right before evaluation, from training batches [B, T].
+
+        Models without running statistics have nothing to do.
+        """
 
     def microbatches(self, pieces: int) -> bool:
         """Ask the model to do its per-frame work in `pieces`, for losses that need the whole batch.

@@ -23,12 +23,18 @@ class Objective:
     trajectory planners for whole rollouts [B, N, H]. A subclass overrides what it needs.
     """
 
-    def bind(self, model: WorldModel, obs: Mapping[str, Tensor]) -> Objective:
+    def bind(
+        self,
+        model: WorldModel,
+        obs: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Objective:
         """Prepare for the present observations [B, ...], e.g. encode the goals once."""
         return self
 
-    def select(self, rows: Tensor) -> Objective:
-        """The bound objective of some rows [b] (indices or a mask over B)."""
+    def select(self, rows: Tensor | slice) -> Objective:
+        """The bound objective of some rows [b] (indices, a mask or a slice of B)."""
         return self
 
     def reward(self, model: WorldModel, action: Tensor, state: Any) -> Tensor:
@@ -54,7 +60,9 @@ class Objective:
             [B, N], larger is better.
         """
         rewards = self.reward(model, actions, states)
-        discount = torch.as_tensor(self.discount(model, states), device=rewards.device)
+        discount = self.discount(model, states)
+        if not isinstance(discount, Tensor):
+            discount = torch.full_like(rewards, discount)
         alive = discount.expand_as(rewards).to(rewards.dtype).cumprod(-1)
         before = torch.cat([torch.ones_like(alive[..., :1]), alive[..., :-1]], -1)
         return (rewards * before).sum(-1) + alive[..., -1] * self.value(model, states[:, :, -1])
@@ -113,6 +121,9 @@ class ActionCost(Objective):
         return -action.square().mean(-1)
 
 
+GoalMode = Literal["last", "sum", "all", "closest"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Goal(Objective):
     """Minus the distance to a goal in the model's latent space.
@@ -123,14 +134,28 @@ class Goal(Objective):
             base^t, normalised; Zhou et al. 2025, DINO-WM), or "closest" (the best step).
         metric: "mse" (mean over G), "l2" (Euclidean).
         base: growth of the weights in mode "all".
+        haste: in mode "closest", the share of the mean distance that is added, so that of two plans
+            that come equally close the quicker one wins.
+
+    A plan that is scored by its last step alone may always put off arriving, when it is made anew
+    before it ends; "sum" and "closest" leave nothing to gain by waiting. "closest" allows detours,
+    which "sum" charges for.
     """
 
     features: Tensor | None = None
-    mode: Literal["last", "sum", "all", "closest"] = "last"
+    mode: GoalMode = "last"
     metric: Literal["mse", "l2"] = "mse"
     base: float = 2.0
+    haste: float = 0.05
 
-    def bind(self, model: WorldModel, obs: Mapping[str, Tensor]) -> Goal:
+    @torch.no_grad()
+    def bind(
+        self,
+        model: WorldModel,
+        obs: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Goal:
         """Encode the goal observations [B, ...] once.
 
         Raises:
@@ -146,10 +171,10 @@ class Goal(Objective):
             )
         size = len(next(iter(goal.values())))
         no_action = torch.zeros(size, model.spaces.action_width, device=model.device)
-        state = model.observe(model.initial(size), no_action, goal)
+        state = model.observe(model.initial(size), no_action, goal, generator=generator)
         return dataclasses.replace(self, features=model.goal_features(state))
 
-    def select(self, rows: Tensor) -> Goal:
+    def select(self, rows: Tensor | slice) -> Goal:
         """The goals of some rows [b]."""
         if self.features is None or self.features.ndim == 1 or len(self.features) == 1:
             return self
@@ -180,11 +205,13 @@ class Goal(Objective):
 
     def score(self, model: WorldModel, actions: Tensor, states: Any) -> Tensor:
         """[B, N] minus the distance over the steps that count."""
-        if self.mode in ("last", "sum"):
-            return super().score(model, actions, states)
+        if self.mode == "last":
+            return -self.distance(model, states[:, :, -1])
         distance = self.distance(model, states)
+        if self.mode == "sum":
+            return -distance.sum(-1)
         if self.mode == "closest":
-            return -distance.amin(-1)
+            return -distance.amin(-1) - self.haste * distance.mean(-1)
         steps = torch.arange(distance.shape[-1], device=distance.device)
         weight = self.base**steps
         return -(distance * (weight / weight.sum())).sum(-1)
@@ -207,11 +234,18 @@ class Weighted(Objective):
         if not self.parts:
             raise PlanError("Weighted needs at least one (weight, objective) pair")
 
-    def bind(self, model: WorldModel, obs: Mapping[str, Tensor]) -> Weighted:
+    def bind(
+        self,
+        model: WorldModel,
+        obs: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Weighted:
         """Bind every part to the observations [B, ...]."""
-        return Weighted([(weight, part.bind(model, obs)) for weight, part in self.parts])
+        parts = [(w, part.bind(model, obs, generator=generator)) for w, part in self.parts]
+        return Weighted(parts)
 
-    def select(self, rows: Tensor) -> Weighted:
+    def select(self, rows: Tensor | slice) -> Weighted:
         """Every part for some rows [b]."""
         return Weighted([(weight, part.select(rows)) for weight, part in self.parts])
 

@@ -1,0 +1,236 @@
+"""LeWorldModel: a JEPA trained end to end from pixels, kept from collapsing by SIGReg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from wm_toolkit.batch import Batch, Losses
+from wm_toolkit.encoders.vit import ViT
+from wm_toolkit.errors import ShapeError
+from wm_toolkit.losses.sigreg import SIGReg
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.models.window import Window, empty, push, sliding, visible
+from wm_toolkit.nn.image import to_float
+from wm_toolkit.nn.norm import fresh_statistics, projector
+from wm_toolkit.nn.transformer import AdaLNBlock
+from wm_toolkit.spaces import Spaces
+
+
+class Predictor(nn.Module):
+    """Causal transformer over frame embeddings, modulated by the action of the same frame.
+
+    Args:
+        embedding: E, width of a frame embedding.
+        width: D, width of the transformer; E unless given, else E is mapped to D first.
+        history: frames it sees at once.
+        layers: number of AdaLN blocks.
+        heads: attention heads, of width `head_width` each.
+        head_width: width of a head.
+        hidden: width of the MLPs.
+        dropout: inside the blocks.
+    """
+
+    def __init__(
+        self,
+        embedding: int,
+        *,
+        width: int | None = None,
+        history: int = 3,
+        layers: int = 6,
+        heads: int = 16,
+        head_width: int = 64,
+        hidden: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.embedding, self.history = embedding, history
+        self.width = width or embedding
+        self.input: nn.Module = nn.Identity()
+        if self.width != embedding:
+            self.input = nn.Linear(embedding, self.width)
+        self.positions = nn.Parameter(torch.randn(1, history, self.width))
+        self.blocks = nn.ModuleList(
+            AdaLNBlock(self.width, heads, head_width=head_width, hidden=hidden, dropout=dropout)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, z: Tensor, condition: Tensor, count: Tensor | None = None) -> Tensor:
+        """Predict the frame after each frame.
+
+        Args:
+            z: [B, T, E] frame embeddings.
+            condition: [B, T, D] embedded actions taken after each.
+            count: [B] how many of the T frames are real (right-aligned); None means all.
+
+        Returns:
+            [B, T, D]; entry t is the prediction of frame t + 1.
+        """
+        x, mask = self.input(z), None
+        if count is None:
+            x = x + self.positions[:, : z.shape[1]]
+        else:
+            position, mask = visible(count, z.shape[1])
+            x = x + self.positions[0, position]
+        for block in self.blocks:
+            x = block(x, condition, mask)
+        return self.norm(x)
+
+
+class LeWorldModel(WorldModel[Window]):
+    """One embedding per frame, predicted in latent space (Maes et al. 2026).
+
+    z_t = projector(ViT(o_t)),  z'_{t+1} = projector'(predictor(z_{<=t}, a_{<=t}))
+    loss = |z'_{t+1} - z_{t+1}|^2 + weight * SIGReg(z), without stop-gradient and without an averaged
+    copy of the encoder. The weight is the learner's.
+
+    Args:
+        spaces: with the image observation `image_key` and the (blocked) action.
+        encoder: normalised images [n, C, h, w] to [n, D], D = `encoder.width`.
+        predictor: predicts the next embedding, of width E = `predictor.embedding`.
+        projector_hidden: width of the two projectors' hidden layer.
+        action_hidden: width of the action encoder's hidden layer.
+        sigreg: the regulariser.
+        image_size: what the encoder takes; other images are resized.
+        image_key: observation key.
+
+    Example:
+        >>> model = wm_toolkit.build("lewm.small", spaces).model
+        >>> state = model.observe(model.initial(1), torch.zeros(1, 10), {"image": frame})
+        >>> dream = model.rollout(state, torch.zeros(1, 64, 5, 10))
+    """
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        encoder: ViT,
+        predictor: Predictor,
+        *,
+        projector_hidden: int = 2048,
+        action_hidden: int = 768,
+        sigreg: SIGReg | None = None,
+        image_size: int = 224,
+        image_key: str = "image",
+    ) -> None:
+        super().__init__(spaces)
+        self.image_size, self.image_key, self.pieces = image_size, image_key, 1
+        self.history, self.embedding = predictor.history, predictor.embedding
+        action = spaces.action_width
+        self.encoder = encoder
+        self.projector = projector(encoder.width, projector_hidden, self.embedding)
+        self.action_encoder = nn.Sequential(
+            nn.Linear(action, action),
+            nn.Linear(action, action_hidden),
+            nn.SiLU(),
+            nn.Linear(action_hidden, predictor.width),
+        )
+        self.predictor = predictor
+        self.predicted = projector(predictor.width, projector_hidden, self.embedding)
+        self.sigreg = sigreg or SIGReg()
+
+    # -- the contract --------------------------------------------------------------------------------
+    def initial(self, batch_size: int) -> Window:
+        """An empty window."""
+        shape = (1, self.embedding)
+        like = self.predictor.positions
+        return empty(batch_size, self.history, shape, self.spaces.action_width, like.detach())
+
+    def observe(
+        self,
+        state: Window,
+        action: Tensor,
+        obs: dict[str, Tensor],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Window:
+        """Encode the image [B, h, w, C] and push it."""
+        return push(state, action, self.encode(obs[self.image_key]).unsqueeze(-2))
+
+    def imagine(
+        self, state: Window, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> Window:
+        """Predict the next embedding and push it; deterministic."""
+        actions = torch.cat([state.actions, action.unsqueeze(1)], 1)
+        z = self._predict(state.tokens.squeeze(-2), self.action_encoder(actions), state.count)
+        return push(state, action, z[:, -1:])
+
+    def features(self, state: Window) -> Tensor:
+        """[..., E] embedding of the newest frame."""
+        return state.newest.squeeze(-2)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Terms "prediction" [B, T - 1] (of frames 1 ... T - 1) and "sigreg" [].
+
+        Args:
+            batch: [B, T] with T = history + 1 frames.
+        """
+        length = batch.action.shape[1]
+        if not 2 <= length <= self.history + 1:
+            raise ShapeError(
+                f"LeWorldModel of history {self.history} trains on windows of 2 to "
+                f"{self.history + 1} frames, got {length}"
+            )
+        z = self.encode(batch.obs[self.image_key])
+        predicted = self._predict(z[:, :-1], self.action_encoder(batch.action[:, :-1]))
+        error = (predicted - z[:, 1:]).square().mean(-1)
+        return {"prediction": error, "sigreg": self.sigreg(z.transpose(0, 1))}
+
+    # -- faster and finer ------------------------------------------------------------------------------
+    def rollout(
+        self, state: Window, actions: Tensor, *, generator: torch.Generator | None = None
+    ) -> Window:
+        """Dream [B, N, H] from [B]: actions are embedded once, and no frame is copied per step."""
+        size, candidates, horizon, _ = actions.shape
+        start, plan = state.repeat(candidates), actions.flatten(0, 1)
+        past = self.action_encoder(state.actions).repeat_interleave(candidates, 0)
+        condition = torch.cat([past, self.action_encoder(plan)], 1)
+        z = start.tokens.squeeze(-2)
+        # Rows of equal age need neither padding nor a mask.
+        ages = state.count.unique()
+        same = int(ages) if len(ages) == 1 else None
+        for step in range(horizon):
+            count = (start.count + step).clamp(max=self.history)
+            length = self.history if same is None else min(same + step, self.history)
+            seen, led = z[:, -length:], condition[:, step + self.history - length :][:, :length]
+            following = self._predict(seen, led, count if same is None else None)
+            z = torch.cat([z, following[:, -1:]], 1)
+        dream = sliding(start, z[:, self.history :].unsqueeze(-2), plan)
+        return dream.map(lambda x: x.unflatten(0, (size, candidates)))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[..., h, w, C] uint8 images to [..., E] embeddings."""
+        lead = images.shape[:-3]
+        flat = images.flatten(0, -4)
+        if self.pieces > 1 and torch.is_grad_enabled():
+            parts = [
+                checkpoint(self._encode_images, part, use_reentrant=False)
+                for part in flat.chunk(self.pieces)
+            ]
+            hidden = torch.cat(parts)
+        else:
+            hidden = self._encode_images(flat)
+        return self.projector(hidden).unflatten(0, lead)
+
+    def microbatches(self, pieces: int) -> bool:
+        """Encode images in `pieces` and recompute them in the backward pass: same loss, less memory.
+
+        SIGReg and the projectors' batch norms still see the whole batch.
+        """
+        self.pieces = pieces
+        return True
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Re-estimate the batch norms' statistics over training batches [B, T]."""
+        with torch.no_grad(), fresh_statistics(self):
+            for batch in batches:
+                self.loss(batch)
+
+    def _encode_images(self, images: Tensor) -> Tensor:
+        return self.encoder(to_float(images, size=self.image_size))
+
+    def _predict(self, z: Tensor, condition: Tensor, count: Tensor | None = None) -> Tensor:
+        return self.predicted(self.predictor(z, condition, count))
