@@ -1,0 +1,1 @@
+"""Offline trajectories: storage, windows, loading, conversion and inspection."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from wm_toolkit.errors import CheckpointError, ConfigError
 
@@ -45,11 +46,9 @@ class EMA:
     def update(self) -> None:
         """Move the average one step towards the module's present weights."""
         followed = self._followed()
-        torch._foreach_lerp_(
-            [self.shadow[name] for name in self._averaged],
-            [followed[name].detach() for name in self._averaged],
-            1 - self.decay,
-        )
+        averages = [self.shadow[name] for name in self._averaged]
+        weights = [followed[name].detach() for name in self._averaged]
+        get_ema_multi_avg_fn(self.decay)(averages, weights, None)
         for name in followed.keys() - set(self._averaged):
             self.shadow[name].copy_(followed[name])
 
@@ -72,7 +71,7 @@ class EMA:
         return dict(self.shadow)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned, tensors of any shape.
 
         Raises:
             CheckpointError: if the names differ from this module's.

@@ -1,0 +1,109 @@
+"""Convert data sets between formats; a conversion that was interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from wm_toolkit import catalog
+from wm_toolkit.data.formats import FORMATS, Format, Reader, Writer, find_format, open_reader
+from wm_toolkit.data.minari_hub import ID, download
+from wm_toolkit.data.partial import hold
+from wm_toolkit.errors import DataError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (episodes done, episodes in all)."""
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Copy a data set into another format, episode by episode.
+
+    Run again after an interruption, it continues after the finished episodes.
+
+    Args:
+        source: a data set of any format; a Minari id that is not here is downloaded.
+        target: "data.h5" for the native format, a Minari id or folder ("ns/name-v0") for Minari.
+        format: "hdf5", "minari" or "minari-arrow"; by default what `target` looks like.
+        progress: called after every episode.
+
+    Returns:
+        The file or folder that was written.
+
+    Raises:
+        DataError: if the source is damaged or unknown, the target exists, or an unfinished conversion of
+            something else lies there.
+    """
+    if find_format(source) is None and not Path(source).exists() and _is_remote(str(source)):
+        source = download(str(source))
+    reader = open_reader(source)
+    chosen = FORMATS[format or guess_format(target)]
+    _copy(reader, chosen, target, progress)
+    return chosen.place(target)
+
+
+def cached(source_format: Format, path: Path) -> Path:
+    """The native copy, in the cache, of a data set of another format; made at the first call."""
+    stat = max(file.stat().st_mtime_ns for file in [path, *path.glob("*")])
+    key = hashlib.sha256(f"{path.resolve()} {stat}".encode()).hexdigest()[:12]
+    name = path.parent.name if path.name == "data" else path.name
+    target = catalog.home() / "datasets" / "converted" / f"{name}-{key}.h5"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with hold(target.parent, wait=True):
+        if not target.exists():
+            log.info("converting %s once, to %s", path, target)
+            _copy(source_format.read(path), FORMATS["hdf5"], target, None)
+    return target
+
+
+def _copy(reader: Reader, chosen: Format, target: str | Path, progress: Progress | None) -> None:
+    origin = {"path": str(reader.path), "episodes": len(reader)}
+    metadata = {**reader.metadata, "converted_from": origin}
+    writer = chosen.write(target, reader.spaces, metadata=metadata, units=reader.units)
+    with writer:
+        _require_origin(writer, origin, target)
+        if writer.finished:
+            log.info("%s: continuing after %d episodes", target, writer.finished)
+        for i, episode in enumerate(reader.episodes(writer.finished), writer.finished):
+            episode.validate(reader.spaces, file=str(reader.path), episode=i)
+            writer.add_episode(episode)
+            if progress is not None:
+                progress(i + 1, len(reader))
+
+
+def _require_origin(writer: Writer, origin: dict[str, object], target: str | Path) -> None:
+    began = writer.unfinished_metadata.get("converted_from", origin)
+    if began != origin:
+        raise DataError(
+            f"an unfinished conversion of {began} to {target} is in the way; finish it, or delete its "
+            "hidden .partial folder"
+        )
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name or ("/" in name and ID.match(name) is not None)
+
+
+def guess_format(target: str | Path) -> str:
+    """The name of the format that a path or id looks like.
+
+    Raises:
+        DataError: if it looks like none.
+    """
+    if Path(target).suffix in (".h5", ".hdf5"):
+        return "hdf5"
+    if ID.match(Path(target).name):
+        return "minari"
+    raise DataError(
+        f"cannot tell the format of {str(target)!r}: name it 'data.h5' or like a Minari id "
+        f"('ns/name-v0'), or choose format= one of {', '.join(FORMATS.names())}"
+    )

@@ -1,0 +1,32 @@
+"""What a Trainer needs from data: an endless, resumable stream of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from wm_toolkit.batch import Batch
+from wm_toolkit.spaces import Spaces
+
+
+@runtime_checkable
+class Source(Protocol):
+    """An endless stream of batches: a `Loader` over stored windows, or a sampler of a replay buffer.
+
+    `next(source)` never ends; what is iterated is the process's own share of every global batch.
+    `state_dict` is JSON-ready and small: a position, or a generator's state. After `load_state_dict`
+    the stream continues with exactly the batches that would have followed.
+    """
+
+    @property
+    def spaces(self) -> Spaces:
+        """What the batches hold: observation spaces and the (blocked, encoded) action space."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
