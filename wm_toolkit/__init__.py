@@ -1,11 +1,13 @@
 """World models: train once, save, load in one line, dream in, plan with.
 
-Importing this package is cheap; torch is imported with the first name that needs it.
+Importing this package is cheap; torch is imported with the first name that needs it. Our environments join
+Gymnasium's registry at once if gymnasium has been imported before, else with the first name that is used.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ __all__ = ["__version__", *sorted(_LAZY)]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        importlib.import_module("wm_toolkit.envs")
         return getattr(importlib.import_module(_LAZY[name]), name)
     from wm_toolkit.errors import did_you_mean
 
@@ -41,3 +44,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if "gymnasium" in sys.modules:
+    importlib.import_module("wm_toolkit.envs")
