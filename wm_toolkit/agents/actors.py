@@ -12,6 +12,7 @@ from torch import Tensor
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.base import Plan, Planner
+from wm_toolkit.planning.noise import random_actions
 from wm_toolkit.planning.objective import GOAL, Objective
 from wm_toolkit.structs import Struct
 
@@ -74,6 +75,9 @@ class PlanMemory(Struct):
 class PlanningActor:
     """Receding-horizon control: plan, execute `replan_every` actions, plan again.
 
+    A row whose episode begins or whose goal changes is planned for at once; the other rows go on
+    with the plan they have.
+
     Args:
         model: the model to search.
         planner: how to search it.
@@ -121,15 +125,17 @@ class PlanningActor:
             explore: unused; planning noise comes from the generator.
             generator: source of randomness.
         """
-        objective, goal = self._bind(obs, memory)
+        objective, goal, changed = self._bind(obs, memory, generator)
         if memory is None:
             due = torch.ones(len(state), dtype=torch.bool)
         else:
-            due = is_first.cpu() | (memory.left.cpu() <= 0)
+            due = (is_first | changed | (memory.left <= 0)).cpu()
             memory = memory.replace(actions=memory.actions * ~is_first.view(-1, 1, 1))
         plan = None
         if bool(due.any()):
-            plan, memory = self._replan(state, objective, goal, memory, due, generator)
+            plan, memory = self._replan(
+                state, objective, goal, memory, due=due, generator=generator
+            )
         assert memory is not None
         action = memory.actions[:, 0]
         rest = torch.cat([memory.actions[:, 1:], torch.zeros_like(memory.actions[:, :1])], 1)
@@ -137,16 +143,23 @@ class PlanningActor:
         return Decision(action, plan if bool(due.all()) else None), memory
 
     def _bind(
-        self, obs: Mapping[str, Tensor], memory: PlanMemory | None
-    ) -> tuple[Objective, dict[str, Tensor]]:
-        """The objective for these goals; goals that stay the same are not encoded again."""
+        self,
+        obs: Mapping[str, Tensor],
+        memory: PlanMemory | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Objective, dict[str, Tensor], Tensor | bool]:
+        """The objective for these goals, the goals, and the rows [B] whose goal is a new one.
+
+        Goals that all stay the same are not encoded again.
+        """
         goal = {key: value for key, value in obs.items() if key.startswith(GOAL)}
-        known = memory.goal if memory is not None else {}
-        if goal and goal.keys() == known.keys():
-            assert memory is not None
-            if all(torch.equal(goal[key], known[key]) for key in goal):
-                return memory.objective, known
-        return self.objective.bind(self.model, obs), goal
+        changed: Tensor | bool = False
+        if goal and memory is not None:
+            changed = _differs(goal, memory.goal)
+            if not bool(changed.any()):
+                return memory.objective, memory.goal, changed
+        bound = self.objective.bind(self.model, obs, generator=generator)
+        return bound, goal, changed
 
     def _replan(
         self,
@@ -154,6 +167,7 @@ class PlanningActor:
         objective: Objective,
         goal: dict[str, Tensor],
         memory: PlanMemory | None,
+        *,
         due: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Plan, PlanMemory]:
@@ -174,6 +188,15 @@ class PlanningActor:
         actions = memory.actions.index_copy(0, rows, plan.actions)
         left = memory.left.index_fill(0, rows, length)
         return plan, PlanMemory(actions, left, goal, objective)
+
+
+def _differs(goal: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor:
+    """[B] rows in which any goal observation [B, ...] is not the known one."""
+    if goal.keys() != known.keys():
+        first = next(iter(goal.values()))
+        return torch.ones(len(first), dtype=torch.bool, device=first.device)
+    rows = [(value != known[key]).reshape(len(value), -1).any(1) for key, value in goal.items()]
+    return torch.stack(rows).any(0)
 
 
 class PolicyActor:
@@ -232,20 +255,7 @@ class RandomActor:
         generator: torch.Generator | None = None,
     ) -> tuple[Decision, None]:
         """[B, A] uniform between the bounds (unbounded: standard normal), or a uniform choice."""
-        spaces, size, device = self.model.spaces, len(is_first), self.model.device
-        if spaces.action_groups:
-            parts = [
-                torch.nn.functional.one_hot(
-                    torch.randint(n, (size,), generator=generator, device=device), n
-                )
-                for n in spaces.action_groups
-            ]
-            return Decision(torch.cat(parts, -1).float()), None
-        low, high = spaces.action_low.to(device), spaces.action_high.to(device)
-        shape = (size, spaces.action_width)
-        uniform = torch.rand(shape, generator=generator, device=device)
-        normal = torch.randn(shape, generator=generator, device=device)
-        bounded = torch.isfinite(low) & torch.isfinite(high)
-        safe = torch.where(bounded, high - low, 0.0)
-        action = torch.where(bounded, torch.where(bounded, low, 0.0) + uniform * safe, normal)
+        action = random_actions(
+            self.model.spaces, (len(is_first),), generator=generator, device=self.model.device
+        )
         return Decision(action), None

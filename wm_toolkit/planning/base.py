@@ -10,7 +10,11 @@ from torch import Tensor
 
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.objective import Objective
+from wm_toolkit.registry import Registry
 from wm_toolkit.structs import Struct
+
+PLANNERS: Registry[type[Planner]] = Registry("planner", "wm_toolkit.planning")
+"""Planner classes by name: "cem", "icem", "mppi", "gradient", "shooting", "categorical_cem" ..."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +70,13 @@ class Planner(Protocol):
             model: any world model.
             state: [B] where to start.
             objective: bound to the present observations.
-            warm_start: [B, H, A] an earlier plan, already shifted; a row of zeros means none.
+            warm_start: [B, H, A] an earlier plan, already shifted; a row of zeros means none. It is
+                padded with zeros, or cut, to the planner's horizon.
             generator: source of randomness, on the model's device.
 
         Raises:
             PlanError: if the action space or the objective does not suit this planner.
-            NonFiniteError: if a score is NaN.
+            NonFiniteError: if no candidate of some row has a finite score; single ones that have
+                none count as the worst.
         """
         ...

@@ -1,0 +1,39 @@
+"""The cross-entropy method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from wm_toolkit.planning.base import PLANNERS
+from wm_toolkit.planning.gaussian import Gaussian, GaussianPlanner
+from wm_toolkit.planning.problem import Problem
+from wm_toolkit.planning.settings import at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CEM(GaussianPlanner):
+    """Refits a Gaussian to the elites (Rubinstein 1999), as DINO-WM and LeWorldModel plan.
+
+    mean <- mean of the elites, std <- their unbiased deviation; candidate 0 is the current mean.
+    The defaults are the published ones, and so is returning the mean: averaging the elites cancels
+    sampling noise and some of the errors of a learnt model, which the single best candidate
+    exploits. With exact dynamics, above all beside walls, execute = "best" is the better choice.
+
+    Example:
+        >>> plan = CEM(horizon=5).plan(model, state, Goal().bind(model, obs), generator=generator)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "elites", 2)
+
+    def refit(self, problem: Problem, belief: Gaussian, elites: Tensor, scores: Tensor) -> Gaussian:
+        """Mean and unbiased deviation of the elites [B, K, H, A]."""
+        std, mean = torch.std_mean(elites, 1)
+        return self.blend(belief, mean, std, elites)
+
+
+PLANNERS.register("cem", CEM)

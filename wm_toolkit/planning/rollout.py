@@ -1,0 +1,164 @@
+"""Scoring candidate plans: environments and candidates form one batch under a memory cap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wm_toolkit.errors import PlanError, ShapeError
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.planning.objective import Objective
+from wm_toolkit.structs import Struct
+
+MEMORY_BYTES = 2**30
+"""Default cap on the memory that one batch of rollouts may take."""
+
+STATES_PER_STEP = 8
+"""Estimated memory of one dreamt step, in states: activations, copies and the state that is kept."""
+
+
+class Piece(NamedTuple):
+    """Candidates that are dreamt in one batch.
+
+    Attributes:
+        rows: which of the B environments.
+        columns: which of the N candidates.
+        state: [b] of those environments.
+        actions: [b, n, H, A] those candidates.
+        objective: bound to those environments.
+    """
+
+    rows: slice
+    columns: slice
+    state: Any
+    actions: Tensor
+    objective: Objective
+
+
+def score(
+    model: WorldModel,
+    state: Struct,
+    actions: Tensor,
+    objective: Objective,
+    *,
+    generator: torch.Generator | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Tensor:
+    """Dream along every candidate plan and score it, without gradients.
+
+    Args:
+        model: any world model, in evaluation mode.
+        state: [B] where the plans begin.
+        actions: [B, N, H, A] candidates.
+        objective: bound to the present observations.
+        generator: noise of a stochastic model.
+        memory_bytes: cap on one batch of rollouts, by an estimate; what exceeds it is cut along
+            environments, then along candidates. Scores of a deterministic model do not depend on it.
+
+    Returns:
+        [B, N] float32 scores as the objective gives them, NaN included.
+
+    Raises:
+        ShapeError: if `actions` does not fit the state or the action space.
+    """
+    scores = actions.new_empty(actions.shape[:2], dtype=torch.float32)
+    with torch.no_grad():
+        for piece in pieces(model, state, actions, objective, memory_bytes):
+            scores[piece.rows, piece.columns] = _score(model, piece, piece.actions, generator)
+    return scores
+
+
+def score_and_gradient(
+    model: WorldModel,
+    state: Struct,
+    actions: Tensor,
+    objective: Objective,
+    *,
+    generator: torch.Generator | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> tuple[Tensor, Tensor]:
+    """Score every candidate and differentiate the score by its actions.
+
+    Works under `no_grad`, and leaves no gradient in the model's parameters.
+
+    Args:
+        As for `score`.
+
+    Returns:
+        [B, N] scores and [B, N, H, A] their gradients.
+
+    Raises:
+        PlanError: if the score does not depend on the actions in a differentiable way.
+    """
+    scores = actions.new_empty(actions.shape[:2], dtype=torch.float32)
+    gradient = torch.empty_like(actions)
+    for piece in pieces(model, state.detach(), actions.detach(), objective, memory_bytes):
+        with torch.enable_grad():
+            leaf = piece.actions.detach().requires_grad_()
+            value = _score(model, piece, leaf, generator)
+            slope = None
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        if slope is None:
+            raise PlanError(
+                f"the score of {type(objective).__name__} in {type(model).__name__} has no gradient "
+                "with respect to the actions; use a sampling planner such as CEM"
+            )
+        scores[piece.rows, piece.columns] = value.detach()
+        gradient[piece.rows, piece.columns] = slope
+    return scores, gradient
+
+
+def pieces(
+    model: WorldModel, state: Struct, actions: Tensor, objective: Objective, memory_bytes: int
+) -> Iterator[Piece]:
+    """Cut [B, N, H, A] candidates into batches of at most about `memory_bytes`, as even as can be.
+
+    Raises:
+        ShapeError: if `actions` does not fit the state or the action space.
+    """
+    _check(model, state, actions)
+    size, candidates = actions.shape[:2]
+    limit = _rows_within(memory_bytes, state, actions)
+    if size * candidates <= limit:
+        yield Piece(slice(0, size), slice(0, candidates), state, actions, objective)
+        return
+    for rows in _even_slices(size, max(1, limit // candidates)):
+        own_state, own_objective = state[rows], objective.select(rows)
+        for columns in _even_slices(candidates, limit):
+            yield Piece(rows, columns, own_state, actions[rows, columns], own_objective)
+
+
+def _score(
+    model: WorldModel, piece: Piece, actions: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    states = model.rollout(piece.state, actions, generator=generator)
+    return piece.objective.score(model, actions, states).float()
+
+
+def _check(model: WorldModel, state: Struct, actions: Tensor) -> None:
+    width = model.spaces.action_width
+    if actions.ndim != 4 or actions.shape[0] != len(state) or actions.shape[-1] != width:
+        raise ShapeError(
+            f"candidate actions of shape {tuple(actions.shape)}, expected [B, N, H, A] with "
+            f"B = {len(state)} rows of the state and A = {width}"
+        )
+
+
+def _rows_within(memory_bytes: int, state: Struct, actions: Tensor) -> int:
+    """How many candidates fit: bytes of one state, times the steps, times a safety factor."""
+    one_state = sum(leaf.nbytes for leaf in state.leaves()) / max(1, len(state))
+    one_action = actions.shape[-1] * actions.element_size()
+    each = (one_state + one_action) * STATES_PER_STEP * (actions.shape[2] + 1)
+    return max(1, int(memory_bytes / each))
+
+
+def _even_slices(length: int, limit: int) -> Iterator[slice]:
+    """Cut range(length) into the fewest slices of at most `limit`, differing by at most one."""
+    count = math.ceil(length / limit)
+    for i in range(count):
+        yield slice(i * length // count, (i + 1) * length // count)
