@@ -1,0 +1,170 @@
+"""Whole jobs: data made once, parted as the protocol says, results tied to the weights they belong to."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from wm_toolkit.agents.agent import Agent
+from wm_toolkit.envs.true_rooms import TrueRooms
+from wm_toolkit.errors import CheckpointError, ConfigError, DataError
+from wm_toolkit.registry import recipe_config
+from wm_toolkit.render.report import GoalEpisode
+from wm_toolkit.training import demo, jobs, measure, run_folder
+from wm_toolkit.training.evaluate import evaluate
+
+
+@pytest.fixture(scope="module")
+def walks(tmp_path_factory):
+    return jobs.prepare_two_rooms(tmp_path_factory.mktemp("data") / "walks.h5", episodes=24)
+
+
+@pytest.fixture
+def config():
+    return recipe_config(
+        "lewm.small", **{"evaluation.holdout": 0.25, "evaluation.episodes": 4, "train.seed": 7}
+    )
+
+
+def test_walks_are_made_once_and_never_mixed_up(tmp_path):
+    path = tmp_path / "walks.h5"
+    one = jobs.prepare_two_rooms(path, episodes=3, steps=8)
+    stamp = path.stat().st_mtime_ns
+    two = jobs.prepare_two_rooms(path, episodes=3, steps=8)
+    assert path.stat().st_mtime_ns == stamp
+    assert one.checksum == two.checksum
+    with pytest.raises(DataError, match=r"'seed': 0.*'seed': 1"):
+        jobs.prepare_two_rooms(path, episodes=3, steps=8, seed=1)
+
+
+def test_the_data_is_parted_as_the_protocol_says_and_scaled_by_the_training_part(walks, config):
+    ready = jobs.offline_data(walks, config)
+    assert (len(ready.train), len(ready.held_out)) == (18, 6)
+    both = np.concatenate([ready.train.episode_starts, ready.held_out.episode_starts])
+    assert sorted(both) == sorted(walks.episode_starts)
+    assert sorted(ready.spaces.observation) == ["image"]
+    assert ready.spaces.block == 5
+    raw = np.concatenate([np.asarray(episode.action) for episode in ready.train])
+    np.testing.assert_allclose(ready.spaces.mean, raw.mean(0), atol=1e-5)
+    np.testing.assert_allclose(ready.spaces.std, raw.std(0), rtol=1e-4)
+
+
+def test_a_missing_observation_is_named(walks):
+    config = recipe_config("lewm.small", observations=("imgae",))
+    with pytest.raises(ConfigError, match=r"no observation 'imgae'\. Did you mean 'image'"):
+        jobs.offline_data(walks, config)
+
+
+def test_initial_weights_come_from_the_seed_alone(walks, config):
+    ready = jobs.offline_data(walks, config)
+    one, two = (jobs.offline_agent("lewm.small", config, ready) for _ in range(2))
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert a.equal(b)
+    assert one.info["evaluation"]["env"] == jobs.TWO_ROOMS
+    assert one.info["data"]["checksum"] == walks.checksum
+
+
+def test_the_monitor_sees_held_out_windows_with_their_positions(walks, config):
+    ready = jobs.offline_data(walks, config)
+    batch = jobs.monitor_batch(ready, 4, count=5)
+    held = {tuple(row) for e in ready.held_out for row in np.asarray(e.obs["position"])}
+    seen = batch.obs["position"].reshape(-1, 2).numpy()
+    assert len(batch) == 5
+    assert {tuple(row) for row in seen} <= held
+
+
+def test_a_saved_agent_finds_its_data_again_and_refuses_another(walks, config, tmp_path):
+    ready = jobs.offline_data(walks, config)
+    agent = jobs.offline_agent("lewm.small", config, ready)
+    found = jobs.agent_data(agent)
+    np.testing.assert_array_equal(found.held_out.episode_starts, ready.held_out.episode_starts)
+    other = jobs.prepare_two_rooms(tmp_path / "other.h5", episodes=4, steps=30)
+    agent.info["data"]["path"] = str(other.path)
+    with pytest.raises(DataError, match="is not the data set this agent was trained on"):
+        jobs.agent_data(agent)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        jobs.saved_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"something": 1}')
+    with pytest.raises(CheckpointError, match="is not the config of a run"):
+        jobs.saved_run(tmp_path)
+
+
+def test_the_oracle_searches_as_the_agent_does_and_reaches_near_goals(walks, config):
+    ready = jobs.offline_data(walks, config)
+    agent = jobs.offline_agent("lewm.small", config, ready)
+    oracle = demo.oracle_agent(agent, walks)
+    assert isinstance(oracle.model, TrueRooms)
+    assert oracle.actor.planner == agent.actor.planner
+    assert evaluate(oracle, ready.held_out).success_rate == 1.0
+
+
+def test_the_oracle_of_another_environment_is_not_made_up(walks, config):
+    agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(walks, config))
+    agent.info["evaluation"]["env"] = "Maze-v0"
+    with pytest.raises(ConfigError, match="Maze-v0"):
+        demo.oracle_agent(agent, walks)
+
+
+def weights(run, content):
+    (run / "model").mkdir(exist_ok=True, parents=True)
+    (run / "model" / "config.json").write_text("{}")
+    (run / "model" / "model.safetensors").write_bytes(content)
+
+
+def test_results_belong_to_the_weights_they_were_measured_with(tmp_path):
+    weights(tmp_path, b"one")
+    run_folder.Results(tmp_path).put_row("model", {"success_rate": 0.5})
+    assert run_folder.Results(tmp_path).rows == {"model": {"success_rate": 0.5}}
+    weights(tmp_path, b"two")
+    assert run_folder.Results(tmp_path).rows == {}
+    weights(tmp_path, b"one")
+    assert list(run_folder.Results(tmp_path).rows) == ["model"]
+
+
+def test_filmed_episodes_come_back_as_they_were(tmp_path):
+    assert run_folder.load_episodes(tmp_path) == []
+    film = np.random.default_rng(0).integers(0, 255, (3, 4, 5, 3), np.uint8)
+    episodes = [GoalEpisode(film, film[0], True), GoalEpisode(film[:1], film[1], False)]
+    run_folder.save_episodes(tmp_path, episodes)
+    for one, two in zip(episodes, run_folder.load_episodes(tmp_path), strict=True):
+        np.testing.assert_array_equal(one.frames, two.frames)
+        np.testing.assert_array_equal(one.goal, two.goal)
+        assert one.success == two.success
+
+
+def test_curves_are_named_for_people_and_skip_what_was_not_logged(tmp_path):
+    lines = [
+        {"update": 1, "loss/prediction": 2.0, "loss": 9.0},
+        {"update": 2, "loss/prediction": 1.0, "monitor/probe_r2/position": 0.5, "probe/decoder": 3},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert run_folder.training_curves(tmp_path) == {
+        "prediction loss": [(1, 2.0), (2, 1.0)],
+        "position probe R2": [(2, 0.5)],
+        "decoder loss": [(2, 3)],
+    }
+
+
+def test_the_card_says_the_number_and_how_to_repeat_it(walks, config, tmp_path):
+    agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(walks, config))
+    agent.info["training"] = {"updates": 12, "seed": 7}
+    row = {
+        "success_rate": 0.925,
+        "interval": [0.8, 0.97],
+        "steps_to_goal": 12.5,
+        "start_solved_rate": 0.08,
+        "episodes": 50,
+        "seed": 42,
+    }
+    measure.save_results(agent, row, tmp_path)
+    saved = Agent.from_pretrained(tmp_path)
+    assert saved.info["results"] == row
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| 92.5% | 80.0% to 97.0% | 12.5 | 8.0% | 50 | 42 |" in card
+    assert "12 updates" in card
+    assert "`wm eval` on this folder repeats it" in card

@@ -1,0 +1,250 @@
+"""Trains a world model on its own losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wm_toolkit.agents.probe_learner import ProbeLearner
+from wm_toolkit.batch import Batch, Losses, Metrics
+from wm_toolkit.errors import CheckpointError, ConfigError
+from wm_toolkit.losses.reduce import reduce
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.nn.distributed import mean_over_processes, processes
+from wm_toolkit.nn.ema import EMA
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Schedule = Callable[[int], float]
+
+
+class ModelLearner:
+    """Minimises the sum of a model's scaled losses, one optimiser step per batch.
+
+    Works by itself (`agent.learn(batch)`, on whatever device accelerate finds) or under a `Trainer`.
+    Nothing in a step waits for the device: metrics come back as tensors.
+
+    Args:
+        model: the model; parameters that need no gradient stay as they are.
+        optimizer: builds the optimiser for the trained parameters, e.g. `training.optimizer.adamw(...)`
+            or `functools.partial(torch.optim.Adam, lr=1e-3)`.
+        schedule: factor on the learning rate as a function of the updates made so far.
+        scales: weight of each loss term in the total; 1 where absent.
+        clip: largest norm of the gradient over all trained parameters; None leaves it as it is.
+        accumulation: split every batch into so many pieces to save memory. The result is that of the
+            whole batch: means are over its total of rows, and a model with statistics of the whole
+            batch recomputes by itself (`WorldModel.microbatches`).
+        ema: decay of an exponential moving average of the weights, used to evaluate and to save.
+        probes: heads trained beside the model on detached features; never touches the model.
+
+    Raises:
+        ConfigError: if nothing is left to train, or a number is out of range.
+
+    Example:
+        >>> learner = ModelLearner(model, optimizer=adamw(1e-3), scales={"sigreg": 0.09}, clip=1.0)
+        >>> metrics = learner.learn(batch)
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        *,
+        optimizer: MakeOptimizer,
+        schedule: Schedule | None = None,
+        scales: Mapping[str, float] | None = None,
+        clip: float | None = None,
+        accumulation: int = 1,
+        ema: float | None = None,
+        probes: ProbeLearner | None = None,
+    ) -> None:
+        if accumulation < 1 or (clip is not None and clip <= 0):
+            raise ConfigError(
+                f"accumulation is {accumulation} and clip {clip}; expected at least 1, and above 0"
+            )
+        self.model, self.schedule, self.scales = model, schedule, dict(scales or {})
+        self.clip, self.accumulation, self.probes = clip, accumulation, probes
+        self.updates = 0
+        self._make_optimizer, self._decay = optimizer, ema
+        self._recomputes = accumulation > 1 and model.microbatches(accumulation)
+        self._accelerator: Accelerator | None = None
+        self._ema: EMA | None = None
+        beside = {id(p) for p in probes.parameters} if probes else set()
+        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._beside = [n for n, p in named.items() if id(p) in beside]
+        self.parameters = [p for p in named.values() if id(p) not in beside]
+        if not self.parameters:
+            raise ConfigError(f"{type(model).__name__} has no parameter that needs a gradient")
+
+    # -- set-up ----------------------------------------------------------------------------------
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Place the model on the accelerator's device and wrap it for its precision and processes.
+
+        Raises:
+            ConfigError: if the accelerator was told to accumulate gradients too.
+        """
+        if accelerator.gradient_accumulation_steps != 1:
+            raise ConfigError(
+                "the Accelerator has gradient_accumulation_steps="
+                f"{accelerator.gradient_accumulation_steps}, which would scale gradients twice; "
+                "leave it at 1 and give accumulation to the learner"
+            )
+        self._accelerator = accelerator
+        self.model.to(accelerator.device)
+        inner = _Forward(self.model)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            inner, [f"model.{name}" for name in self._beside]
+        )
+        self._forward = accelerator.prepare_model(inner)
+        self._optimizer = accelerator.prepare_optimizer(self._make_optimizer(self.parameters))
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        if self._decay is not None:
+            self._ema = EMA(self.model, self._decay)
+        if self.probes is not None:
+            self.probes.prepare(accelerator)
+
+    # -- one update --------------------------------------------------------------------------------
+    def learn(self, batch: Batch) -> Metrics:
+        """One update on this process's share [B, T] of the batch.
+
+        Returns:
+            "loss", "loss/<term>", "grad_norm" (before clipping), "learning_rate", averaged over
+            processes, on the device.
+
+        Raises:
+            ConfigError: if `scales` names an unknown term, or a term cannot be accumulated.
+        """
+        accelerator = self._ready()
+        batch = batch.to(accelerator.device)
+        self.model.train()
+        rate = self._set_rate()
+        self._optimizer.zero_grad()
+        metrics = self._backward(batch)
+        accelerator.unscale_gradients(self._optimizer)
+        norm = self._clip()
+        self._optimizer.step()
+        self.updates += 1
+        if self._ema is not None:
+            self._ema.update()
+        if self.probes is not None:
+            metrics |= self.probes.learn(batch)
+        return _averaged(metrics) | {"grad_norm": norm, "learning_rate": rate}
+
+    def _backward(self, batch: Batch) -> Metrics:
+        """Gradients of the whole batch, piece by piece; returns the losses of the whole batch."""
+        accelerator = self._ready()
+        pieces = [batch] if self._recomputes else _split(batch, self.accumulation)
+        row_weight = mean_over_processes(batch.valid.sum(0))
+        found: list[Metrics] = []
+        for number, piece in enumerate(pieces, 1):
+            last = number == len(pieces)
+            with nullcontext() if last else accelerator.no_sync(self._forward):
+                losses = self._forward(piece)
+                if len(pieces) > 1:
+                    _refuse_statistics(self.model, losses)
+                total, metrics = reduce(losses, piece.valid, self.scales, row_weight=row_weight)
+                accelerator.backward(total)
+            found.append(metrics)
+        return {name: sum(cast(Tensor, part[name]) for part in found) for name in found[0]}
+
+    def _clip(self) -> Tensor:
+        """Norm of the gradient before clipping."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        return norm
+
+    def _set_rate(self) -> float:
+        factor = self.schedule(self.updates) if self.schedule else 1.0
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        return self._rates[0] * factor
+
+    # -- evaluation and resume -----------------------------------------------------------------------
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Let the model hold the weights to evaluate and to save: the average, if there is one."""
+        with nullcontext() if self._ema is None else self._ema.swapped():
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact resume needs beside the model's parameters."""
+        accelerator = self._ready()
+        scaler = accelerator.scaler
+        return {
+            "updates": self.updates,
+            "optimizer": self._optimizer.state_dict(),
+            "rates": self._rates,
+            "ema": self._ema.state_dict() if self._ema else None,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "probes": self.probes.state_dict() if self.probes else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: if it was saved by a learner with other options.
+        """
+        accelerator = self._ready()
+        for name, here in (("ema", self._ema), ("probes", self.probes)):
+            if (state[name] is None) != (here is None):
+                raise CheckpointError(
+                    f"the saved learner has {'no ' if state[name] is None else ''}{name}, this one "
+                    f"{'no' if here is None else 'has'}; build it with the config it was saved with"
+                )
+        self.updates, self._rates = state["updates"], list(state["rates"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
+        if self.probes is not None:
+            self.probes.load_state_dict(state["probes"])
+        if accelerator.scaler is not None and state["scaler"] is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _ready(self) -> Accelerator:
+        if self._accelerator is None:
+            self.prepare(Accelerator())
+        assert self._accelerator is not None
+        return self._accelerator
+
+
+class _Forward(nn.Module):
+    """What accelerate wraps: keeps its patched `forward` off the user's model."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Losses:
+        """The model's unreduced losses of [B, T] windows."""
+        return self.model(batch)
+
+
+def _split(batch: Batch, pieces: int) -> list[Batch]:
+    """Cut a batch [B, T] into at most `pieces` batches of nearly equal size."""
+    size = -(-len(batch) // pieces)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
+def _refuse_statistics(model: WorldModel, losses: Losses) -> None:
+    for name, term in losses.items():
+        if term.ndim == 0:
+            raise ConfigError(
+                f"loss term {name!r} is a statistic of the whole batch, so accumulating it over "
+                f"smaller ones would change it. Use accumulation=1, or let {type(model).__name__} "
+                "recompute in pieces (WorldModel.microbatches)"
+            )
+
+
+def _averaged(metrics: Metrics) -> Metrics:
+    """Mean of every [] metric over all processes, in one message."""
+    if processes() == 1:
+        return metrics
+    values = torch.stack([cast(Tensor, value).float() for value in metrics.values()])
+    return dict(zip(metrics, mean_over_processes(values).unbind(), strict=True))

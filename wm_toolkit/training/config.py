@@ -1,0 +1,153 @@
+"""What a run does and how its result is measured, as frozen records that travel with the artefact."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from wm_toolkit.errors import ConfigError
+
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast and how carefully to train.
+
+    Attributes:
+        updates: gradient updates in all.
+        batch_size: windows per update, over all processes.
+        seed: of initial weights, data order and every noise.
+        workers: threads that prepare batches beside the training.
+        precision: mixed precision of the forward pass; "no" is float32.
+        accumulation: pieces a batch is split into to save memory (given to the learner).
+        clip: largest gradient norm (given to the learner); None leaves gradients alone.
+        processes: how many train together; `launch` refuses to run fewer.
+        log_every: updates between two log lines.
+        eval_every: updates between two evaluations; 0 means at the end only.
+        checkpoint_every: updates between two checkpoints; 0 means at the end only.
+        keep_checkpoints: how many to keep, newest first.
+        patience: stop after so many evaluations without a better `metric`; None never stops early.
+        metric: the evaluation's number that counts for `patience` and `keep`.
+        better: whether more or less of it is better.
+        keep: which weights the artefact holds in the end.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    updates: int = 1_000
+    batch_size: int = 64
+    seed: int = 0
+    workers: int = 0
+    precision: Precision = "no"
+    accumulation: int = 1
+    clip: float | None = 1.0
+    processes: int = 1
+    log_every: int = 10
+    eval_every: int = 0
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    patience: int | None = None
+    metric: str = "success_rate"
+    better: Literal["higher", "lower"] = "higher"
+    keep: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        least = {
+            "updates": 1,
+            "batch_size": 1,
+            "seed": 0,
+            "workers": 0,
+            "accumulation": 1,
+            "processes": 1,
+            "log_every": 1,
+            "eval_every": 0,
+            "checkpoint_every": 0,
+            "keep_checkpoints": 1,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {bound}")
+        if self.patience is not None and (self.patience < 1 or not self.eval_every):
+            raise ConfigError(
+                f"patience is {self.patience} with eval_every {self.eval_every}: stopping early "
+                "needs patience of at least 1 and evaluations to wait for"
+            )
+        if self.batch_size % self.processes:
+            raise ConfigError(
+                f"batch_size {self.batch_size} cannot be shared by {self.processes} processes"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The protocol behind a number; saved with every artefact, so `wm eval` can repeat it.
+
+    Attributes:
+        episodes: goals to reach.
+        goal_offset: raw environment steps between an episode's start and its goal in the data.
+        budget: raw environment steps allowed to reach the goal.
+        goals: "dataset" takes starts and goals from held-out episodes; "env" lets the environment
+            draw them.
+        holdout: share of the data set's episodes that training never sees.
+        split_seed: of the split into training and held-out episodes.
+        seed: of the choice of segments, the environment and the planner's noise.
+        frame_skip: raw environment steps per decision.
+        env: registered id of the environment; "" means the one the data set names.
+        env_options: its constructor arguments.
+        state_key: column of the data set that holds the simulator's state, for goals "dataset".
+        goal_options: reset options for goals "env", such as {"goal_room": "opposite"}.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    episodes: int = 50
+    goal_offset: int = 25
+    budget: int = 50
+    goals: Literal["dataset", "env"] = "dataset"
+    holdout: float = 0.1
+    split_seed: int = 0
+    seed: int = 42
+    frame_skip: int = 1
+    env: str = ""
+    env_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    state_key: str = "position"
+    goal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "goal_offset", "budget", "frame_skip"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not 0 < self.holdout < 1:
+            raise ConfigError(f"holdout is {self.holdout}, expected a share between 0 and 1")
+        if self.budget % self.frame_skip:
+            raise ConfigError(
+                f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OfflineConfig:
+    """What every recipe that trains on stored trajectories has in common.
+
+    Attributes:
+        frame_skip: raw steps between two frames; their actions form one block.
+        observations: the observation keys the model reads.
+        action_scaling: "standardise" with the training data's statistics, or "scale" the bounds to
+            [-1, 1].
+        train: how to train.
+        evaluation: how the result is measured.
+    """
+
+    frame_skip: int = 1
+    observations: tuple[str, ...] = ("image",)
+    action_scaling: Literal["standardise", "scale"] = "standardise"
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def window(self) -> int:
+        """Frames of a training window."""
+        raise ConfigError(f"{type(self).__name__} does not say how long its windows are")

@@ -1,0 +1,277 @@
+"""Whole jobs made of the library's parts: prepare data, train a recipe on it. The command line calls these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wm_toolkit import catalog
+from wm_toolkit.agents.agent import Agent
+from wm_toolkit.batch import Batch
+from wm_toolkit.checkpoint import load_json
+from wm_toolkit.config import from_dict, to_dict
+from wm_toolkit.data.dataset import TrajectoryDataset
+from wm_toolkit.data.formats.hdf5 import Hdf5Writer
+from wm_toolkit.data.loader import Loader
+from wm_toolkit.data.windows import Windows
+from wm_toolkit.envs.make import make
+from wm_toolkit.envs.walks import smooth_walks
+from wm_toolkit.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from wm_toolkit.registry import RECIPES, build
+from wm_toolkit.spaces import Spaces
+from wm_toolkit.training import seeding
+from wm_toolkit.training.config import OfflineConfig
+from wm_toolkit.training.hooks import Calibrate, CollapseMonitor, Hook
+from wm_toolkit.training.launch import world
+from wm_toolkit.training.logging import CONFIG, RECORD
+from wm_toolkit.training.trainer import MODEL, Trainer, TrainResult
+
+if TYPE_CHECKING:
+    from wm_toolkit.envs.rooms import Rooms
+
+TWO_ROOMS = "wm_toolkit/TwoRooms-v0"
+MONITOR_WINDOWS = 128
+CALIBRATION_BATCHES = 8
+
+
+def prepare_two_rooms(
+    path: str | Path | None = None,
+    *,
+    episodes: int = 1000,
+    steps: int = 60,
+    seed: int = 0,
+    rooms: Rooms | None = None,
+) -> TrajectoryDataset:
+    """The default data of TwoRooms as a native file, made once and then reused.
+
+    A file that was made with other settings is not touched.
+
+    Args:
+        path: the file; by default "tworooms.h5" among the prepared data sets.
+        episodes: random walks; about one in eight goes through the door.
+        steps: of every walk.
+        seed: of the walks.
+        rooms: the layout; by default the standard one.
+
+    Raises:
+        DataError: if the file there holds something else.
+    """
+    path = Path(path or catalog.home() / "datasets" / "tworooms.h5")
+    made = {"episodes": episodes, "steps": steps, "seed": seed}
+    if not path.exists():
+        _write_walks(path, made, rooms)
+    data = TrajectoryDataset.load(path)
+    if data.metadata.get("made") != made:
+        raise DataError(
+            f"{path} was made with {data.metadata.get('made')}, not with {made}; delete it or "
+            "choose another file"
+        )
+    return data
+
+
+def _write_walks(path: Path, made: dict[str, int], rooms: Rooms | None) -> None:
+    about = {
+        "name": path.stem,
+        "env": TWO_ROOMS,
+        "made": made,
+        "source": "wm_toolkit.envs.walks.smooth_walks",
+        "licence": "MIT",
+    }
+    units = {"obs/position": "px", "action": "2 px"}
+    env = make(TWO_ROOMS, obs_mode="both", rooms=rooms)
+    spaces = Spaces.of(env)
+    env.close()
+    # What a killed writer left are finished walks of the same seed: they are kept and continued.
+    with Hdf5Writer(path, spaces, metadata=about, units=units, append=True) as writer:
+        for number, walk in enumerate(smooth_walks(**made, rooms=rooms).trajectories()):
+            if number >= writer.finished:
+                writer.add_episode(walk)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfflineData:
+    """A data set made ready for a recipe.
+
+    Attributes:
+        train: the episodes the model learns from.
+        held_out: the episodes it never sees.
+        spaces: what the model reads and does: chosen observations, blocked and scaled actions.
+    """
+
+    train: TrajectoryDataset
+    held_out: TrajectoryDataset
+    spaces: Spaces
+
+    def windows(self, part: TrajectoryDataset, length: int) -> Windows:
+        """Windows of one part, with complete action blocks where episodes allow it."""
+        return part.windows(length, frame_skip=self.spaces.block, spaces=self._all_spaces(part))
+
+    def _all_spaces(self, part: TrajectoryDataset) -> Spaces:
+        return dataclasses.replace(self.spaces, observation=part.spaces.observation)
+
+
+def offline_data(data: TrajectoryDataset, config: OfflineConfig) -> OfflineData:
+    """Split a data set as the evaluation protocol says, and derive the model's spaces from it.
+
+    Actions are standardised with the statistics of the training part alone.
+
+    Raises:
+        ConfigError: if the data set lacks an observation the recipe reads.
+    """
+    protocol = config.evaluation
+    train, held_out = data.split(1 - protocol.holdout, seed=protocol.split_seed)
+    have = data.spaces.observation
+    for key in config.observations:
+        if key not in have:
+            raise ConfigError(f"{data!r} has no observation {key!r}.{did_you_mean(key, have)}")
+    chosen = {key: have[key] for key in config.observations}
+    spaces = dataclasses.replace(data.spaces, observation=chosen).blocked(config.frame_skip)
+    if config.action_scaling == "standardise" and not spaces.discrete:
+        action = train.statistics()["action"]
+        spaces = spaces.standardised(np.asarray(action.mean), np.asarray(action.std))
+    return OfflineData(train, held_out, spaces)
+
+
+def offline_agent(recipe: str, config: Any, ready: OfflineData) -> Agent:
+    """A fresh agent that knows what it will be trained on and how it will be measured.
+
+    Initial weights are drawn from the run's seed and leave the caller's random stream as it was.
+    """
+    with seeding.own_stream(config.train.seed):
+        agent = build(recipe, ready.spaces, config)
+    data = ready.train
+    protocol = to_dict(config.evaluation)
+    protocol["env"] = protocol["env"] or str(data.metadata.get("env", ""))
+    agent.info["evaluation"] = protocol
+    agent.info["data"] = {
+        "name": data.name,
+        "path": str(data.path.resolve()) if data.path else None,
+        "checksum": data.checksum,
+        "episodes": len(ready.train) + len(ready.held_out),
+        "frame_skip": config.frame_skip,
+        "made": data.metadata.get("made"),
+    }
+    return agent
+
+
+def train_offline(
+    recipe: str,
+    config: Any,
+    data: TrajectoryDataset,
+    run_dir: str | Path,
+    *,
+    probes: Sequence[str] = (),
+    hooks: Sequence[Hook] = (),
+) -> tuple[Agent, TrainResult]:
+    """Train a recipe on a data set, or go on with a run that was stopped.
+
+    Args:
+        recipe: "lewm", or a preset "lewm.small".
+        config: its full config (an `OfflineConfig`).
+        data: the whole data set; the protocol's share of it is held out.
+        run_dir: the run folder; checkpoints in it are continued.
+        probes: columns that a linear probe reads off the representation, for the logs.
+        hooks: further hooks, such as a progress bar.
+
+    Raises:
+        ConfigError: if the recipe does not train on stored data, or data and recipe do not fit.
+    """
+    require_offline(recipe, config)
+    ready = offline_data(data, config)
+    agent = offline_agent(recipe, config, ready)
+    rank, processes = world()
+    source = Loader(
+        ready.windows(ready.train, config.window),
+        config.train.batch_size,
+        seed=config.train.seed,
+        workers=config.train.workers,
+        rank=rank,
+        world_size=processes,
+        keys=[f"obs/{key}" for key in config.observations],
+    )
+    watch = [CollapseMonitor(monitor_batch(ready, config.window), probes)]
+    calibrate = [Calibrate(_calibration(source))] if hasattr(agent.model, "calibrate") else []
+    trainer = Trainer(
+        agent,
+        source,
+        run_dir=run_dir,
+        config=config.train,
+        hooks=[*watch, *calibrate, *hooks],
+    )
+    return agent, trainer.train()
+
+
+def require_offline(recipe: str, config: Any) -> None:
+    """Refuse a recipe that cannot learn from stored trajectories.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not isinstance(config, OfflineConfig):
+        raise ConfigError(f"recipe {recipe!r} does not train on stored trajectories")
+
+
+def monitor_batch(ready: OfflineData, length: int, count: int = MONITOR_WINDOWS) -> Batch:
+    """Evenly spaced held-out windows [count, length] with every column."""
+    windows = ready.windows(ready.held_out, length)
+    chosen = np.linspace(0, len(windows) - 1, min(count, len(windows)))
+    return windows.gather(chosen.round().astype(np.int64))
+
+
+def _calibration(source: Loader) -> list[Batch]:
+    """Training windows for batch statistics: the same in every process and at every evaluation."""
+    windows, size = source.windows, source.batch_size
+    count = min(CALIBRATION_BATCHES * size, len(windows))
+    chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+    return [
+        windows.gather(chosen[i : i + size], keys=source.keys)
+        for i in range(0, max(count - size, 0) + 1, size)
+    ]
+
+
+def saved_run(run_dir: str | Path) -> tuple[str, Any, Mapping[str, Any]]:
+    """What a run folder says about itself: (recipe, config, data), enough to run it again.
+
+    Raises:
+        CheckpointError: if it is no run folder.
+    """
+    path = Path(run_dir) / CONFIG
+    saved = load_json(path)
+    if not isinstance(saved, dict) or "recipe" not in saved or "config" not in saved:
+        raise CheckpointError(
+            f"{path} is not the config of a run; give a folder that `wm train` wrote"
+        )
+    recipe = saved["recipe"]
+    kind = RECIPES[recipe.partition(".")[0]].config
+    return recipe, from_dict(kind, saved["config"]), saved.get("data") or {}
+
+
+def agent_data(agent: Agent) -> OfflineData:
+    """The data set that a saved agent was trained on, parted the same way.
+
+    Raises:
+        UnknownNameError: if it is not on this machine.
+        DataError: if it is another one by now.
+    """
+    about = agent.info.get("data") or {}
+    path, name = about.get("path"), about.get("name", "")
+    data = TrajectoryDataset.load(path if path and Path(path).exists() else name)
+    if about.get("checksum") and data.checksum != about["checksum"]:
+        raise DataError(
+            f"{data.path} is not the data set this agent was trained on: checksum "
+            f"{data.checksum[:12]}, expected {about['checksum'][:12]}"
+        )
+    return offline_data(data, agent.config)
+
+
+def is_trained(run_dir: str | Path, recipe: str, config: Any) -> bool:
+    """Whether a run folder holds the finished training of just this recipe and config."""
+    folder = Path(run_dir)
+    if not all((folder / name).exists() for name in (CONFIG, RECORD, MODEL)):
+        return False
+    known, was, _ = saved_run(folder)
+    return known == recipe and was == config and bool(load_json(folder / RECORD).get("ended"))

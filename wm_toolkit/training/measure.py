@@ -1,0 +1,125 @@
+"""After training: measure a run, write its card, make its report page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wm_toolkit.agents.agent import Agent
+from wm_toolkit.render.report import number
+from wm_toolkit.training.evaluate import Progress, evaluate
+from wm_toolkit.training.jobs import OfflineData, agent_data, monitor_batch
+from wm_toolkit.training.run_folder import Results, prediction_error, save_episodes, write_report
+from wm_toolkit.training.trainer import MODEL
+
+log = logging.getLogger(__name__)
+
+AHEAD = 5
+"""Steps of the model whose open-loop error is measured."""
+FILMED = 12
+TITLE = "Goals reached by planning in a learned world model"
+
+
+def measure_run(
+    run_dir: str | Path,
+    contenders: Mapping[str, Agent],
+    ready: OfflineData,
+    *,
+    say: Callable[[str], None] = log.info,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure what was not measured yet, write the card and the report.
+
+    Args:
+        run_dir: the run folder, with the saved model.
+        contenders: agents by name; "model" is the run's own, its episodes are filmed and its row goes
+            into the card.
+        ready: the data the agent was trained on, parted the same way.
+        say: told which stage begins.
+        progress: told how far an evaluation is.
+
+    Returns:
+        rows by name, with the keys of `Evaluation.to_json`.
+    """
+    results, model = Results(run_dir), contenders["model"]
+    prediction_error(results, model, monitor_batch(ready, AHEAD + 1))
+    for name, agent in contenders.items():
+        if name in results.rows:
+            continue
+        say(f"evaluation: {name}")
+        needs_data = agent.info["evaluation"]["goals"] == "dataset"
+        found = evaluate(
+            agent,
+            ready.held_out if needs_data else None,
+            films=FILMED if name == "model" else 0,
+            progress=progress,
+        )
+        if found.films:
+            save_episodes(run_dir, found.films)
+        results.put_row(name, found.to_json())
+    save_results(model, results.rows["model"], run_dir)
+    render_run(run_dir, model, ready)
+    return results.rows
+
+
+def render_run(
+    run_dir: str | Path, agent: Agent | None = None, ready: OfflineData | None = None
+) -> Path:
+    """Make report.html and goals.gif of a run from what lies in its folder; nothing is measured.
+
+    Args:
+        run_dir: the run folder.
+        agent, ready: its agent and data, if they are loaded already.
+
+    Returns:
+        the page.
+
+    Raises:
+        CheckpointError: if the folder holds no model.
+    """
+    agent = agent or Agent.from_pretrained(run_dir)
+    ready = ready or agent_data(agent)
+    batch = monitor_batch(ready, AHEAD + 1)
+    return write_report(run_dir, title=TITLE, lead=lead(agent), agent=agent, batch=batch)
+
+
+def lead(agent: Agent) -> str:
+    """What was done, in two sentences."""
+    size = sum(parameter.numel() for parameter in agent.model.parameters())
+    about, protocol = agent.info["data"], agent.info["evaluation"]
+    where = f", {protocol['goal_offset']} steps ahead," if protocol["goals"] == "dataset" else ""
+    return (
+        f"{agent.recipe} ({size / 1e6:.2f} M parameters) learnt from {about['episodes']:,} recorded "
+        f"episodes of {about['name']}, without rewards. It then met {protocol['episodes']} goals it had "
+        f"never seen{where} and had {protocol['budget']} environment steps to reach each."
+    )
+
+
+def save_results(agent: Agent, row: Mapping[str, Any], run_dir: str | Path) -> None:
+    """Write what an agent reaches into its artefact and card; `wm eval` repeats it."""
+    if agent.info.get("results") == dict(row):
+        return
+    agent.info["results"] = dict(row)
+    agent.save_pretrained(Path(run_dir) / MODEL, card(agent))
+
+
+def card(agent: Agent) -> str:
+    """Markdown for people: what the agent is, what it learnt from, what it reaches and how to check it."""
+    row, data = agent.info["results"], agent.info["data"]
+    protocol = agent.info["evaluation"]
+    low, high = row["interval"]
+    return (
+        f"{agent.default_card()}\n"
+        f"Trained for {agent.info['training']['updates']:,} updates on {data['name']} "
+        f"({data['episodes']:,} episodes, checksum {data['checksum'][:12]}), seed "
+        f"{agent.info['training']['seed']}.\n\n"
+        f"| success | 95 % interval | steps to goal | solved at start | episodes | seed |\n"
+        f"|---|---|---|---|---|---|\n"
+        f"| {row['success_rate']:.1%} | {low:.1%} to {high:.1%} | {number(row['steps_to_goal'], 1)} | "
+        f"{row['start_solved_rate']:.1%} | {row['episodes']} | {row['seed']} |\n\n"
+        f"Protocol: {protocol['env']}, goals from held-out episodes {protocol['goal_offset']} steps "
+        f"ahead, budget {protocol['budget']} steps, {protocol['frame_skip']} per decision. "
+        "`wm eval` on this folder repeats it.\n"
+    )

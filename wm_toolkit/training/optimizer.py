@@ -1,0 +1,74 @@
+"""Optimisers and learning-rate schedules, as plain functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+
+from wm_toolkit.errors import ConfigError
+
+Schedule = Callable[[int], float]
+"""Factor on the learning rate as a function of the updates made so far."""
+
+
+def constant(warmup: int = 0) -> Schedule:
+    """1, after a linear rise over the first `warmup` updates."""
+    return lambda update: min(1.0, (update + 1) / warmup) if warmup else 1.0
+
+
+def warmup_cosine(total: int, warmup: int = 0, *, last: float = 0.0) -> Schedule:
+    """Linear rise over `warmup` updates, then half a cosine from 1 to `last` at update `total`.
+
+    The first update already moves (factor 1 / warmup); from `total` on the factor is `last`.
+
+    Raises:
+        ConfigError: unless 0 <= warmup < total.
+    """
+    if not 0 <= warmup < total:
+        raise ConfigError(f"warmup is {warmup} of {total} updates; expected 0 <= warmup < total")
+
+    def factor(update: int) -> float:
+        if update < warmup:
+            return (update + 1) / warmup
+        done = min((update - warmup) / (total - warmup), 1.0)
+        return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return factor
+
+
+def adamw(
+    lr: float,
+    *,
+    weight_decay: float = 0.0,
+    decay: Literal["all", "matrices"] = "matrices",
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.AdamW]:
+    """A builder of AdamW (Loshchilov and Hutter 2019) for a learner's `optimizer` argument.
+
+    Args:
+        lr: learning rate.
+        weight_decay: decoupled decay per unit of learning rate.
+        decay: "matrices" spares biases, norm scales and every other parameter with fewer than two
+            axes; "all" decays everything.
+        betas: of the two moments.
+        eps: added to the root of the second moment.
+    """
+
+    def build(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        parameters = list(parameters)
+        decayed = [p for p in parameters if decay == "all" or p.ndim >= 2]
+        kept = {id(p) for p in decayed}
+        spared = [p for p in parameters if id(p) not in kept]
+        groups = [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+    return build

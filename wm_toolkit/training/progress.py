@@ -1,0 +1,76 @@
+"""A live progress bar for a terminal or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from wm_toolkit.batch import Metrics
+from wm_toolkit.training.hooks import Hook
+from wm_toolkit.training.logging import to_floats
+
+if TYPE_CHECKING:
+    from wm_toolkit.training.trainer import Trainer
+
+HIDDEN = ("learning_rate", "grad_norm", "loss")
+
+
+class ProgressBar(Hook):
+    """Updates done, time left, losses and what the monitors say.
+
+    Give it last, so that it shows what the hooks before it measured.
+
+    Args:
+        console: where to draw; by default standard error, so that results can be piped.
+        every: updates between two redraws of the numbers; reading them waits for the device.
+    """
+
+    def __init__(self, console: Console | None = None, *, every: int = 10) -> None:
+        self.every = every
+        self._shown: dict[str, float] = {}
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console or Console(stderr=True),
+        )
+        self._task = self._progress.add_task("training", total=None, numbers="")
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Start drawing, in the first process only."""
+        if trainer.is_main:
+            self._progress.update(
+                self._task, total=trainer.config.updates, completed=trainer.update
+            )
+            self._progress.start()
+
+    def after_update(self, trainer: Trainer, metrics: Metrics) -> Metrics:
+        """Move on; refresh the numbers on every `every`-th update."""
+        if trainer.is_main:
+            if trainer.update % self.every == 0 or trainer.update == trainer.config.updates:
+                self._shown |= _named(to_floats(metrics | trainer.measured))
+            self._progress.update(self._task, completed=trainer.update, numbers=_line(self._shown))
+        return {}
+
+    def at_evaluation(self, trainer: Trainer, results: Mapping[str, float]) -> None:
+        """Show the first number of an evaluation."""
+        self._shown |= dict(list(results.items())[:1])
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Stop drawing; the last line stays."""
+        if trainer.is_main:
+            self._progress.stop()
+
+
+def _named(metrics: dict[str, float]) -> dict[str, float]:
+    """Short names for what is worth showing."""
+    return {name.split("/", 1)[-1]: v for name, v in metrics.items() if name not in HIDDEN}
+
+
+def _line(shown: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
