@@ -31,6 +31,7 @@ _LAZY = {
 
 __all__ = ["__version__", *sorted(_LAZY)]
 
+
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         importlib.import_module("wm_toolkit.envs")

@@ -71,6 +71,11 @@ class PlanMemory(Struct):
     goal: dict[str, Tensor]
     objective: Objective
 
+    def __getitem__(self, index: Any) -> PlanMemory:
+        goal = {key: value[index] for key, value in self.goal.items()}
+        objective = self.objective.select(index)
+        return PlanMemory(self.actions[index], self.left[index], goal, objective)
+
 
 class PlanningActor:
     """Receding-horizon control: plan, execute `replan_every` actions, plan again.

@@ -62,6 +62,10 @@ class AgentState(Struct):
     action: Tensor
     actor: Any
 
+    def __getitem__(self, index: Any) -> AgentState:
+        actor = None if self.actor is None else self.actor[index]
+        return AgentState(self.model[index], self.action[index], actor)
+
 
 class Agent:
     """A world model, an actor that uses it and a learner that improves it.

@@ -68,5 +68,5 @@ class TrueRooms(WorldModel[Place]):
         return state.position
 
     def loss(self, batch: Batch) -> Losses:
-        """Nothing is left to learn."""
+        """Nothing is left to learn: no term for a batch [B, T]."""
         return {}

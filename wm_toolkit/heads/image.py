@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import torch
@@ -67,7 +68,13 @@ class ImageHead(nn.Module):
     """
 
     def __init__(
-        self, features: int, size: int = 64, *, channels: int = 3, width: int = 16, widest: int = 128
+        self,
+        features: int,
+        size: int = 64,
+        *,
+        channels: int = 3,
+        width: int = 16,
+        widest: int = 128,
     ) -> None:
         super().__init__()
         doublings = int(math.log2(size / 4))
@@ -76,7 +83,7 @@ class ImageHead(nn.Module):
         widths = [min(width * 2**i, widest) for i in reversed(range(doublings))] + [channels]
         layers: list[nn.Module] = [nn.Linear(features, widths[0] * 16)]
         layers.append(nn.Unflatten(1, (widths[0], 4, 4)))
-        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+        for wide, narrow in itertools.pairwise(widths):
             layers += [nn.GELU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1)]
         self.net = nn.Sequential(*layers)
 

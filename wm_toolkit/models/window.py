@@ -30,7 +30,9 @@ class Window(Struct):
         return self.tokens[..., -1, :, :]
 
 
-def empty(batch_size: int, history: int, tokens: tuple[int, int], action: int, like: Tensor) -> Window:
+def empty(
+    batch_size: int, history: int, tokens: tuple[int, int], action: int, like: Tensor
+) -> Window:
     """A window of `history` frames in which nothing is real; tokens = (P, E), action = A."""
     return Window(
         like.new_zeros(batch_size, history, *tokens),

@@ -37,8 +37,10 @@ def to_float(
     full = 255.0 if images.dtype == torch.uint8 else 1.0
     shift = torch.tensor(mean, device=images.device)
     scale = torch.tensor(std, device=images.device)
-    x = images.float().sub_(shift * full).div_(scale * full) if full == 255.0 else (
-        (images - shift) / scale
+    x = (
+        images.float().sub_(shift * full).div_(scale * full)
+        if full == 255.0
+        else ((images - shift) / scale)
     )
     lead, x = x.shape[:-3], x.flatten(0, -4).permute(0, 3, 1, 2)
     if size is not None and tuple(x.shape[-2:]) != (size, size):

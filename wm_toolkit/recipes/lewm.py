@@ -177,7 +177,7 @@ def _decoder(model: LeWorldModel, config: LeWMConfig) -> ProbeLearner:
     """A decoder that reads the embeddings and never shapes them."""
     model.heads["decoder"] = ImageHead(config.embedding, config.image_size)
 
-    def frames(batch: Batch):  # noqa: ANN202
+    def frames(batch: Batch):
         return batch.obs[config.observations[0]]
 
     return ProbeLearner(model, {"decoder": frames}, optimizer=adamw(1e-3), every=4)

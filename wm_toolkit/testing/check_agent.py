@@ -45,7 +45,9 @@ def check_agent(agent: Agent, obs: Any, batch: Batch | None = None) -> list[str]
         expected = (size, 2, agent.spaces.action_width)
         assert tuple(actions.shape) == expected, f"actions {tuple(actions.shape)}, not {expected}"
         for action in agent.spaces.decode_action(actions[:, 0]):
-            assert agent.spaces.action.contains(action), f"{action} is outside {agent.spaces.action}"
+            assert agent.spaces.action.contains(action), (
+                f"{action} is outside {agent.spaces.action}"
+            )
 
     def repeats() -> None:
         close(run(agent), run(agent), 0.0, "two runs of one seed")

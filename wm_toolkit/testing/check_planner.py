@@ -39,7 +39,9 @@ def check_planner(
         found, size = plan(), len(state)
         assert found.actions.ndim == 3, f"actions {tuple(found.actions.shape)}, expected [B, H, A]"
         expected = (size, found.actions.shape[1], model.spaces.action_width)
-        assert tuple(found.actions.shape) == expected, f"{tuple(found.actions.shape)} not {expected}"
+        assert tuple(found.actions.shape) == expected, (
+            f"{tuple(found.actions.shape)} not {expected}"
+        )
         assert tuple(found.score.shape) == (size,), f"score {tuple(found.score.shape)}"
         assert bool(torch.isfinite(found.actions).all()), "the plan is not finite"
 

@@ -34,13 +34,17 @@ def check_source(make: Callable[[], Source], *, batches: int = 4) -> list[str]:
         source = make()
         batch, spaces = next(source), source.spaces
         width = spaces.action_width
-        assert batch.action.shape[-1] == width, f"actions are {batch.action.shape[-1]} wide, not {width}"
+        assert batch.action.shape[-1] == width, (
+            f"actions are {batch.action.shape[-1]} wide, not {width}"
+        )
         assert batch.action.dtype == torch.float32, f"actions are {batch.action.dtype}"
         assert batch.is_first.dtype == torch.bool, f"is_first is {batch.is_first.dtype}"
         for key, space in spaces.observation.items():
             if key in batch.obs:
                 shape = tuple(batch.obs[key].shape[2:])
-                assert shape == tuple(space.shape or ()), f"obs {key!r} is {shape}, not {space.shape}"
+                assert shape == tuple(space.shape or ()), (
+                    f"obs {key!r} is {shape}, not {space.shape}"
+                )
 
     def repeats() -> None:
         for one, two in zip(take(make(), batches), take(make(), batches), strict=True):

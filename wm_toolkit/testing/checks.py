@@ -45,9 +45,7 @@ class Checks:
         if self.failed:
             lines = "\n".join(f"  - {line}" for line in self.failed)
             total = len(self.failed) + len(self.passed)
-            raise CheckError(
-                f"{self.subject} fails {len(self.failed)} of {total} checks:\n{lines}"
-            )
+            raise CheckError(f"{self.subject} fails {len(self.failed)} of {total} checks:\n{lines}")
         return self.passed
 
 

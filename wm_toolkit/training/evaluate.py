@@ -54,11 +54,11 @@ class Evaluation:
         success_rate: share of episodes that reached their goal within the budget, those solved at the
             start included.
         interval: its 95 % Wilson interval.
-        return_mean: mean sum of rewards.
+        return_mean: mean sum of rewards up to success.
         steps_to_goal: mean raw steps of the successes that took any; None if there is none.
         start_solved_rate: share of episodes whose start already solved them.
         decision_ms: wall-clock milliseconds of the agent per decision of one episode; all episodes
-            decide in one batch, and decisions that execute an older plan count too.
+            that still run decide in one batch, and decisions that execute an older plan count too.
         episodes: how many.
         seed: of the protocol.
         records: every episode.
@@ -168,7 +168,7 @@ def reach_goals(
     films: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Run one episode in every row of a `goal_env`.
+    """Run one episode in every row of a `goal_env`, each up to its first success.
 
     Args:
         agent: decides for all rows at once.
@@ -177,29 +177,40 @@ def reach_goals(
         films: as in `evaluate`.
         progress: as in `evaluate`.
     """
-    count, block = env.num_envs, protocol.frame_skip
+    block, width = protocol.frame_skip, agent.spaces.action_width
     generator = torch.Generator(agent.model.device).manual_seed(protocol.seed)
     obs, info = env.reset(seed=protocol.seed)
-    state, camera = agent.initial(count), _Camera(obs, env.single_observation_space, films)
-    success, total = np.array(info["success_step"]), np.zeros(count)
-    ended, first, seconds = np.zeros(count, bool), np.ones(count, bool), 0.0
+    success, total = np.array(info["success_step"]), np.zeros(env.num_envs)
+    camera = _Camera(obs, env.single_observation_space, films)
+    active = np.flatnonzero(success < 0)
+    state, seconds, decisions = agent.initial(len(active)), 0.0, 0
     for step in range(0, protocol.budget, block):
+        if not len(active):
+            break
         began = time.perf_counter()
-        decision, state = agent.act(obs, state, is_first=first, generator=generator)
-        action = agent.spaces.decode_action(decision.action)
+        seen = {key: value[active] for key, value in obs.items()}
+        first = np.full(len(active), step == 0)
+        decision, state = agent.act(seen, state, is_first=first, generator=generator)
+        chosen = torch.zeros(env.num_envs, width)
+        chosen[active] = decision.action.cpu()
+        action = agent.spaces.decode_action(chosen)
         seconds += time.perf_counter() - began
+        decisions += len(active)
         obs, reward, terminated, truncated, info = env.step(action)
-        first[:] = False
-        # A row that has ended starts another episode, which is none of ours.
-        success = np.where(ended, success, info["success_step"])
-        total += np.where(ended, 0.0, reward)
-        camera.take(obs, ended | ((success >= 0) & (success <= step)))
+        success[active], total[active] = (
+            info["success_step"][active],
+            total[active] + reward[active],
+        )
+        camera.take(obs, active)
+        # What has reached its goal or has ended needs no further decisions.
+        over = success[active] >= 0
         for flag in (terminated, truncated):
-            ended |= flag
+            over |= flag[active]
+        state, active = state[torch.from_numpy(np.flatnonzero(~over))], active[~over]
         if progress is not None:
             progress(step + block, protocol.budget)
-    decisions = count * (protocol.budget // block)
-    return _summary(success, total, 1e3 * seconds / decisions, protocol.seed, camera.films(success))
+    milliseconds = 1e3 * seconds / max(decisions, 1)
+    return _summary(success, total, milliseconds, protocol.seed, camera.films(success))
 
 
 def _summary(
@@ -257,13 +268,13 @@ class _Camera:
         self.count = films if self.key else 0
         self._frames: list[list[NDArray]] = [[] for _ in range(self.count)]
         self._goals = [] if self.key is None else [g.copy() for g in obs[GOAL + self.key][:films]]
-        self.take(obs, np.zeros(films, bool))
+        self.take(obs, np.arange(len(self._goals)))
 
-    def take(self, obs: dict[str, Any], over: NDArray[np.bool_]) -> None:
-        """One frame of every row [N] that is not over."""
-        for row, frames in enumerate(self._frames):
-            if self.key is not None and row < len(obs[self.key]) and not over[row]:
-                frames.append(np.array(obs[self.key][row]))
+    def take(self, obs: dict[str, Any], rows: NDArray[np.int64]) -> None:
+        """One frame of every filmed row among `rows`."""
+        for row in rows:
+            if self.key is not None and row < self.count:
+                self._frames[row].append(np.array(obs[self.key][row]))
 
     def films(self, success: NDArray) -> tuple[GoalEpisode, ...]:
         """What was kept; `success` [N] is the step of success or -1."""
