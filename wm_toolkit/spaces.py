@@ -121,7 +121,7 @@ class Spaces:
             return self._encode_box(raw.float())
         if isinstance(self.action, gs.MultiBinary):
             return raw.float().reshape(*lead, -1)
-        start = torch.as_tensor(np.asarray(self.action.start).ravel(), dtype=torch.long)
+        start = torch.as_tensor(self._start(), dtype=torch.long)
         choice = raw.long().reshape(*lead, -1) - start
         width = torch.tensor(self.action_groups)
         if ((choice < 0) | (choice >= width)).any():
@@ -139,20 +139,21 @@ class Spaces:
         lead = tuple(action.shape[:-1])
         if isinstance(self.action, gs.Box):
             scale, shift = self._affine()
-            raw = (action * scale + shift).numpy().reshape(*lead, *self.action.shape)
+            raw = (action * scale + shift).numpy().reshape(lead + self.action.shape)
             return np.clip(raw, self.action.low, self.action.high).astype(self.action.dtype)
         if isinstance(self.action, gs.MultiBinary):
-            flags = (action > 0.5).numpy().reshape(*lead, *self.action.shape)
+            flags = (action > 0.5).numpy().reshape(lead + self.action.shape)
             return flags.astype(self.action.dtype)
         choice = (
             torch.stack(
                 [group.argmax(-1) for group in action.split(list(self.action_groups), -1)], -1
             ).numpy()
-            + np.asarray(self.action.start).ravel()
+            + self._start()
         )
         if isinstance(self.action, gs.Discrete):
             return choice[..., 0].astype(self.action.dtype)
-        return choice.reshape(*lead, *self.action.shape).astype(self.action.dtype)
+        assert isinstance(self.action, gs.MultiDiscrete)
+        return choice.reshape(lead + self.action.shape).astype(self.action.dtype)
 
     def only(self, keys: Sequence[str]) -> Spaces:
         """These spaces with some observation keys only.
@@ -166,6 +167,11 @@ class Spaces:
                 f"no observation {missing[0]!r}.{did_you_mean(missing[0], self.observation)}"
             )
         return dataclasses.replace(self, observation={key: self.observation[key] for key in keys})
+
+    def _start(self) -> np.ndarray:
+        """[groups] the smallest choice of each group."""
+        assert isinstance(self.action, (gs.Discrete, gs.MultiDiscrete))
+        return np.asarray(self.action.start).ravel()
 
     def blocked(self, block: int) -> Spaces:
         """These spaces for an agent that chooses `block` raw actions at once (frame skip)."""

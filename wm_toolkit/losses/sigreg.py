@@ -65,7 +65,8 @@ class SIGReg(nn.Module):
         self, *, slices: int = 1024, knots: int = 17, estimator: Estimator = "statistic"
     ) -> None:
         super().__init__()
-        self.slices, self.knots, self.estimator = slices, knots, estimator
+        self.slices, self.knots = slices, knots
+        self.estimator: Estimator = estimator
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """[..., N, D] samples to a [] scalar."""

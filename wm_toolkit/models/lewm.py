@@ -14,7 +14,7 @@ from wm_toolkit.errors import ShapeError
 from wm_toolkit.losses.sigreg import SIGReg
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.models.window import Window, empty, push, sliding, visible
-from wm_toolkit.nn.image import to_float
+from wm_toolkit.nn.image import IMAGENET_MEAN, IMAGENET_STD, to_float
 from wm_toolkit.nn.norm import fresh_statistics, projector
 from wm_toolkit.nn.transformer import AdaLNBlock
 from wm_toolkit.spaces import Spaces
@@ -32,6 +32,8 @@ class Predictor(nn.Module):
         head_width: width of a head.
         hidden: width of the MLPs.
         dropout: inside the blocks.
+        position_std: deviation of the initial position embeddings; small ones let a short training
+            begin with the content of the frames.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Predictor(nn.Module):
         head_width: int = 64,
         hidden: int = 2048,
         dropout: float = 0.1,
+        position_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.embedding, self.history = embedding, history
@@ -52,7 +55,7 @@ class Predictor(nn.Module):
         self.input: nn.Module = nn.Identity()
         if self.width != embedding:
             self.input = nn.Linear(embedding, self.width)
-        self.positions = nn.Parameter(torch.randn(1, history, self.width))
+        self.positions = nn.Parameter(position_std * torch.randn(1, history, self.width))
         self.blocks = nn.ModuleList(
             AdaLNBlock(self.width, heads, head_width=head_width, hidden=hidden, dropout=dropout)
             for _ in range(layers)
@@ -96,6 +99,8 @@ class LeWorldModel(WorldModel[Window]):
         action_hidden: width of the action encoder's hidden layer.
         sigreg: the regulariser.
         image_size: what the encoder takes; other images are resized.
+        image_mean: per channel, in [0, 1]; what becomes 0.
+        image_std: per channel, what becomes 1.
         image_key: observation key.
 
     Example:
@@ -114,9 +119,12 @@ class LeWorldModel(WorldModel[Window]):
         action_hidden: int = 768,
         sigreg: SIGReg | None = None,
         image_size: int = 224,
+        image_mean: tuple[float, ...] = IMAGENET_MEAN,
+        image_std: tuple[float, ...] = IMAGENET_STD,
         image_key: str = "image",
     ) -> None:
         super().__init__(spaces)
+        self.image_mean, self.image_std = image_mean, image_std
         self.image_size, self.image_key, self.pieces = image_size, image_key, 1
         self.history, self.embedding = predictor.history, predictor.embedding
         action = spaces.action_width
@@ -230,7 +238,8 @@ class LeWorldModel(WorldModel[Window]):
                 self.loss(batch)
 
     def _encode_images(self, images: Tensor) -> Tensor:
-        return self.encoder(to_float(images, size=self.image_size))
+        floats = to_float(images, size=self.image_size, mean=self.image_mean, std=self.image_std)
+        return self.encoder(floats)
 
     def _predict(self, z: Tensor, condition: Tensor, count: Tensor | None = None) -> Tensor:
         return self.predicted(self.predictor(z, condition, count))

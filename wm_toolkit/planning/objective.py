@@ -146,7 +146,7 @@ class Goal(Objective):
     mode: GoalMode = "last"
     metric: Literal["mse", "l2"] = "mse"
     base: float = 2.0
-    haste: float = 0.05
+    haste: float = 0.2
 
     @torch.no_grad()
     def bind(

@@ -128,7 +128,7 @@ def oracle_agent(agent: Agent, data: TrajectoryDataset) -> Agent:
     search = PlanningActor(
         model,
         actor.planner,
-        Goal(mode=actor.objective.mode),
+        actor.objective,
         replan_every=actor.replan_every,
         warm_start=actor.warm_start,
     )

@@ -142,7 +142,8 @@ def test_calibration_makes_evaluation_agree_with_the_training_data(batch):
 def images(batch: Batch) -> torch.Tensor:
     from wm_toolkit.nn.image import to_float
 
-    return to_float(batch.obs["image"].flatten(0, 1), size=16)
+    frames = batch.obs["image"].flatten(0, 1)
+    return to_float(frames, size=16, mean=(1.0, 1.0, 1.0), std=(0.5, 0.5, 0.5))
 
 
 def test_the_decoder_reads_the_model_and_never_shapes_it(batch):
