@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from wm_toolkit.batch import Metrics
 from wm_toolkit.training.hooks import Hook
@@ -31,15 +32,14 @@ class ProgressBar(Hook):
     def __init__(self, console: Console | None = None, *, every: int = 10) -> None:
         self.every = every
         self._shown: dict[str, float] = {}
-        self._progress = Progress(
+        self._progress = _BarAndNumbers(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
             console=console or Console(stderr=True),
         )
-        self._task = self._progress.add_task("training", total=None, numbers="")
+        self._task = self._progress.add_task("training", total=None)
 
     def before_training(self, trainer: Trainer) -> None:
         """Start drawing, in the first process only."""
@@ -54,7 +54,8 @@ class ProgressBar(Hook):
         if trainer.is_main:
             if trainer.update % self.every == 0 or trainer.update == trainer.config.updates:
                 self._shown |= _named(to_floats(metrics | trainer.measured))
-            self._progress.update(self._task, completed=trainer.update, numbers=_line(self._shown))
+            self._progress.numbers = _line(self._shown)
+            self._progress.update(self._task, completed=trainer.update)
         return {}
 
     def at_evaluation(self, trainer: Trainer, results: Mapping[str, float]) -> None:
@@ -65,6 +66,17 @@ class ProgressBar(Hook):
         """Stop drawing; the last line stays."""
         if trainer.is_main:
             self._progress.stop()
+
+
+class _BarAndNumbers(Progress):
+    """A bar with a line of numbers below it, which wraps where the terminal is narrow."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the numbers."""
+        yield from super().get_renderables()
+        yield Text(self.numbers, style="dim")
 
 
 def _named(metrics: dict[str, float]) -> dict[str, float]:
