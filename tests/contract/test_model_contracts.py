@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
-from toys import ToyDreamer4, ToyMuZero, ToyRSSM, random_batch, vector_spaces
+from families import FAMILIES
+from toys import ToyMuZero, random_batch, vector_spaces
 
 from wm_toolkit.heads.base import Output
 from wm_toolkit.heads.bernoulli import BernoulliHead
@@ -16,32 +16,7 @@ from wm_toolkit.heads.image import ImageHead
 from wm_toolkit.heads.normal import NormalHead
 from wm_toolkit.heads.onehot import OneHotHead
 from wm_toolkit.heads.twohot import TwoHotHead
-from wm_toolkit.models.lewm import LeWorldModel, Predictor, ViT
-from wm_toolkit.spaces import Spaces
 from wm_toolkit.testing import CheckError, check_world_model
-
-
-def small_lewm() -> LeWorldModel:
-    image = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
-    spaces = Spaces({"image": image}, gym.spaces.Box(-1, 1, (2,), np.float32)).blocked(2)
-    encoder = ViT(image_size=16, patch=8, width=24, layers=2, heads=2)
-    predictor = Predictor(8, width=12, layers=2, heads=2, head_width=8, hidden=16)
-    return LeWorldModel(
-        spaces,
-        encoder,
-        predictor,
-        projector_hidden=16,
-        action_hidden=8,
-        image_size=16,
-    )
-
-
-FAMILIES = {
-    "rssm": (lambda: ToyRSSM(vector_spaces()), 5),
-    "muzero": (lambda: ToyMuZero(vector_spaces(gym.spaces.Discrete(3))), 5),
-    "dreamer4": (lambda: ToyDreamer4(vector_spaces()), 4),
-    "lewm": (small_lewm, 4),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +28,8 @@ def seeded():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_keeps_the_contract(family):
-    make, length = FAMILIES[family]
-    model = make()
-    passed = check_world_model(model, random_batch(model.spaces, length=length))
+    made = FAMILIES[family]
+    passed = check_world_model(made.model(made.spaces()), made.batch())
     assert len(passed) == 11
 
 

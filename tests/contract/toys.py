@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.heads.bernoulli import BernoulliHead
-from wm_toolkit.heads.normal import Normal, NormalHead
+from wm_toolkit.heads.normal import NormalHead
 from wm_toolkit.heads.onehot import OneHotHead
 from wm_toolkit.heads.twohot import TwoHotHead
 from wm_toolkit.models.base import WorldModel
@@ -122,8 +122,8 @@ class ToyMuZero(WorldModel[Latent]):
         super().__init__(spaces)
         self.representation = nn.Linear(3, self.WIDTH)
         self.dynamics = nn.Linear(self.WIDTH + spaces.action_width, self.WIDTH)
-        self.heads["reward"] = TwoHotHead(self.WIDTH, bins=21, limit=10, squash="none")
-        self.heads["value"] = TwoHotHead(self.WIDTH, bins=21, limit=10, squash="none")
+        self.heads["reward"] = TwoHotHead(self.WIDTH, bins=21, limit=10, scale="linear")
+        self.heads["value"] = TwoHotHead(self.WIDTH, bins=21, limit=10, scale="linear")
         self.heads["policy"] = OneHotHead(self.WIDTH, spaces.action_groups)
 
     def initial(self, batch_size: int) -> Latent:
@@ -210,7 +210,3 @@ class ToyDreamer4(WorldModel[Window]):
             "reward": self.predict("reward", state).loss(batch.reward[:, -1]).unsqueeze(1),
             "behaviour": self.predict("policy", state).loss(batch.action[:, -1]).unsqueeze(1),
         }
-
-
-def normal_is_output(features: Tensor) -> Normal:
-    return NormalHead(features.shape[-1], 2)(features)

@@ -15,7 +15,7 @@ from gymnasium.error import (
 )
 
 from wm_toolkit.envs.registration import register_envs
-from wm_toolkit.errors import MissingPackageError, UnknownNameError, did_you_mean
+from wm_toolkit.errors import ConfigError, MissingPackageError, UnknownNameError, did_you_mean
 
 _UNKNOWN = (UnregisteredEnv, NameNotFound, NamespaceNotFound, VersionNotFound)
 
@@ -30,6 +30,7 @@ def make(name: str, **kwargs: Any) -> gym.Env:
     Raises:
         UnknownNameError: with close matches.
         MissingPackageError: if the environment's own package is not installed.
+        ConfigError: if it does not take one of the arguments.
     """
     return _make(gym.make, name, kwargs)
 
@@ -38,7 +39,7 @@ def make_vec(name: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:
     """`gymnasium.make_vec` in the same way: an environment's own vector form where it has one.
 
     Raises:
-        UnknownNameError, MissingPackageError: as `make`.
+        UnknownNameError, MissingPackageError, ConfigError: as `make`.
     """
     return _make(gym.make_vec, name, {"num_envs": num_envs, **kwargs})
 
@@ -63,6 +64,10 @@ def _make(build: Any, name: str, kwargs: dict[str, Any]) -> Any:
         raise MissingPackageError(
             f"{name!r} needs a package that is not installed: {error}"
         ) from error
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise ConfigError(f"{name!r} cannot be made with {kwargs}: {error}") from error
 
 
 def _near(name: str, known: list[str]) -> list[str]:

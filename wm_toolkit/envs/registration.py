@@ -18,8 +18,8 @@ _ENTRY = {
 def register_envs() -> None:
     """Make our environments known to `gymnasium.make`; calling it again changes nothing.
 
-    Gymnasium calls it while it is itself being imported (entry-point group "gymnasium.envs"), so only
-    its registration module may be touched here.
+    Importing wm_toolkit after gymnasium calls it, and so does the first name used of wm_toolkit;
+    `gymnasium.make("wm_toolkit.envs:wm_toolkit/TwoRooms-v0")` needs no import of ours at all.
     """
     from gymnasium.envs.registration import register, registry
 

@@ -1,4 +1,4 @@
-"""A scalar as a distribution over fixed bins (two-hot), optionally in a squashed space."""
+"""A scalar as a distribution over fixed bins (two-hot), evenly spaced or as wide as rewards may be."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_toolkit.nn.mlp import mlp
 
 Squash = Literal["none", "symlog"]
+Scale = Literal["symexp", "symlog", "linear"]
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -42,8 +43,9 @@ class TwoHot:
 
     Attributes:
         logits: [..., K].
-        bins: [K] increasing, in the squashed space.
-        squash: "symlog" keeps the bins in symlog space.
+        bins: [K] increasing.
+        squash: "none" where bins are in the scalar's units. With "symlog" they are in symlog space:
+            targets are squashed before they are coded, and the expectation over the bins is unsquashed.
     """
 
     logits: Tensor
@@ -52,26 +54,26 @@ class TwoHot:
 
     @property
     def mean(self) -> Tensor:
-        """[...] expectation in environment units.
+        """[...] expectation over the bins.
 
         Terms are added from the outside in, so symmetric bins under equal logits give exactly 0.
         """
-        weighted = self.logits.softmax(-1) * self._values()
+        weighted = self.logits.softmax(-1) * self.bins
         half = weighted.shape[-1] // 2
         pairs = weighted[..., :half] + weighted.flip(-1)[..., :half]
         middle = weighted[..., half : weighted.shape[-1] - half].sum(-1)
-        return pairs.sum(-1) + middle
+        return self._unsquash(pairs.sum(-1) + middle)
 
     @property
     def mode(self) -> Tensor:
         """[...] value of the likeliest bin."""
-        return self._values()[self.logits.argmax(-1)]
+        return self._unsquash(self.bins[self.logits.argmax(-1)])
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """[...] value of a drawn bin; no gradient."""
         probs = self.logits.softmax(-1).detach()
         index = torch.multinomial(probs.reshape(-1, probs.shape[-1]), 1, generator=generator)
-        return self._values()[index.reshape(probs.shape[:-1])]
+        return self._unsquash(self.bins[index.reshape(probs.shape[:-1])])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """[...] log-likelihood of the two-hot code of x [...]."""
@@ -87,8 +89,18 @@ class TwoHot:
         """[...] cross entropy to the two-hot code of target [...]."""
         return -self.log_prob(target)
 
-    def _values(self) -> Tensor:
-        return symexp(self.bins) if self.squash == "symlog" else self.bins
+    def _unsquash(self, x: Tensor) -> Tensor:
+        return symexp(x) if self.squash == "symlog" else x
+
+
+def symmetric_bins(count: int, limit: float, *, scale: Scale = "linear") -> Tensor:
+    """[count] bins over [-limit, limit], each the exact negative of its mirror image, any middle one 0.
+
+    With scale "symexp" the evenly spaced numbers become their symexp.
+    """
+    even = torch.linspace(-limit, limit, count, dtype=torch.float64)
+    even = (even - even.flip(0)) / 2
+    return (symexp(even) if scale == "symexp" else even).float()
 
 
 class TwoHotHead(nn.Module):
@@ -98,8 +110,10 @@ class TwoHotHead(nn.Module):
         features: F.
         hidden: widths of the hidden layers.
         bins: K.
-        limit: the bins span [-limit, limit] in the squashed space.
-        squash: see `TwoHot`.
+        limit: the evenly spaced numbers span [-limit, limit].
+        scale: "symexp" places the bins at their symexp, so that the expectation is unbiased at any
+            size (Dreamer V3 as published); "symlog" squashes targets instead (its first preprint);
+            "linear" takes bins and targets as they are.
     """
 
     bins: Tensor
@@ -111,16 +125,16 @@ class TwoHotHead(nn.Module):
         hidden: tuple[int, ...] = (),
         bins: int = 255,
         limit: float = 20.0,
-        squash: Squash = "symlog",
+        scale: Scale = "symexp",
     ) -> None:
         super().__init__()
-        self.squash: Squash = squash
+        self.squash: Squash = "symlog" if scale == "symlog" else "none"
         self.net = mlp(features, hidden, bins)
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.register_buffer("bins", torch.linspace(-limit, limit, bins), persistent=False)
+        self.register_buffer("bins", symmetric_bins(bins, limit, scale=scale), persistent=False)
 
     def forward(self, features: Tensor) -> TwoHot:
         """[..., F] to a TwoHot over [...]."""

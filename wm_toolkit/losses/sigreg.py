@@ -40,7 +40,8 @@ def sigreg(
     target = (-0.5 * t.square()).exp()
     weight = torch.full_like(t, 2 * LAST_KNOT / (knots - 1))
     weight[[0, -1]] /= 2
-    angle = (z.float() @ directions).unsqueeze(-1) * t
+    with torch.autocast(z.device.type, enabled=False):  # products of half precision are too coarse
+        angle = (z.float() @ directions).unsqueeze(-1) * t
     real = mean_over_processes(angle.cos().mean(-3))
     imaginary = mean_over_processes(angle.sin().mean(-3))
     count = z.shape[-2] * processes()

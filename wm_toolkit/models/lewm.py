@@ -10,78 +10,15 @@ from torch.utils.checkpoint import checkpoint
 
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.encoders.vit import ViT
-from wm_toolkit.errors import ShapeError
+from wm_toolkit.errors import ConfigError, ShapeError
 from wm_toolkit.losses.sigreg import SIGReg
 from wm_toolkit.models.base import WorldModel
-from wm_toolkit.models.window import Window, empty, push, sliding, visible
+from wm_toolkit.models.predictor import Dream, Predictor
+from wm_toolkit.models.window import Window, empty, push, sliding
 from wm_toolkit.nn.image import IMAGENET_MEAN, IMAGENET_STD, to_float
 from wm_toolkit.nn.norm import fresh_statistics, projector
-from wm_toolkit.nn.transformer import AdaLNBlock
 from wm_toolkit.spaces import Spaces
-
-
-class Predictor(nn.Module):
-    """Causal transformer over frame embeddings, modulated by the action of the same frame.
-
-    Args:
-        embedding: E, width of a frame embedding.
-        width: D, width of the transformer; E unless given, else E is mapped to D first.
-        history: frames it sees at once.
-        layers: number of AdaLN blocks.
-        heads: attention heads, of width `head_width` each.
-        head_width: width of a head.
-        hidden: width of the MLPs.
-        dropout: inside the blocks.
-        position_std: deviation of the initial position embeddings; small ones let a short training
-            begin with the content of the frames.
-    """
-
-    def __init__(
-        self,
-        embedding: int,
-        *,
-        width: int | None = None,
-        history: int = 3,
-        layers: int = 6,
-        heads: int = 16,
-        head_width: int = 64,
-        hidden: int = 2048,
-        dropout: float = 0.1,
-        position_std: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.embedding, self.history = embedding, history
-        self.width = width or embedding
-        self.input: nn.Module = nn.Identity()
-        if self.width != embedding:
-            self.input = nn.Linear(embedding, self.width)
-        self.positions = nn.Parameter(position_std * torch.randn(1, history, self.width))
-        self.blocks = nn.ModuleList(
-            AdaLNBlock(self.width, heads, head_width=head_width, hidden=hidden, dropout=dropout)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(self.width)
-
-    def forward(self, z: Tensor, condition: Tensor, count: Tensor | None = None) -> Tensor:
-        """Predict the frame after each frame.
-
-        Args:
-            z: [B, T, E] frame embeddings.
-            condition: [B, T, D] embedded actions taken after each.
-            count: [B] how many of the T frames are real (right-aligned); None means all.
-
-        Returns:
-            [B, T, D]; entry t is the prediction of frame t + 1.
-        """
-        x, mask = self.input(z), None
-        if count is None:
-            x = x + self.positions[:, : z.shape[1]]
-        else:
-            position, mask = visible(count, z.shape[1])
-            x = x + self.positions[0, position]
-        for block in self.blocks:
-            x = block(x, condition, mask)
-        return self.norm(x)
+from wm_toolkit.structs import cat, unflatten
 
 
 class LeWorldModel(WorldModel[Window]):
@@ -96,7 +33,10 @@ class LeWorldModel(WorldModel[Window]):
         encoder: normalised images [n, C, h, w] to [n, D], D = `encoder.width`.
         predictor: predicts the next embedding, of width E = `predictor.embedding`.
         projector_hidden: width of the two projectors' hidden layer.
+        action_mixed: width of the linear map that comes first in the action encoder.
         action_hidden: width of the action encoder's hidden layer.
+        context: most frames a dream starts from, 1 to history; None takes all that were seen. The
+            published planner passes 1. Dreams themselves grow to the whole history.
         sigreg: the regulariser.
         image_size: what the encoder takes; other images are resized.
         image_mean: per channel, in [0, 1]; what becomes 0.
@@ -116,7 +56,9 @@ class LeWorldModel(WorldModel[Window]):
         predictor: Predictor,
         *,
         projector_hidden: int = 2048,
+        action_mixed: int = 10,
         action_hidden: int = 768,
+        context: int | None = None,
         sigreg: SIGReg | None = None,
         image_size: int = 224,
         image_mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -127,12 +69,15 @@ class LeWorldModel(WorldModel[Window]):
         self.image_mean, self.image_std = image_mean, image_std
         self.image_size, self.image_key, self.pieces = image_size, image_key, 1
         self.history, self.embedding = predictor.history, predictor.embedding
+        self.context = self.history if context is None else context
+        if not 1 <= self.context <= self.history:
+            raise ConfigError(f"context is {context}, expected 1 to history = {self.history}")
         action = spaces.action_width
         self.encoder = encoder
         self.projector = projector(encoder.width, projector_hidden, self.embedding)
         self.action_encoder = nn.Sequential(
-            nn.Linear(action, action),
-            nn.Linear(action, action_hidden),
+            nn.Linear(action, action_mixed),
+            nn.Linear(action_mixed, action_hidden),
             nn.SiLU(),
             nn.Linear(action_hidden, predictor.width),
         )
@@ -156,7 +101,8 @@ class LeWorldModel(WorldModel[Window]):
         generator: torch.Generator | None = None,
     ) -> Window:
         """Encode the image [B, h, w, C] and push it."""
-        return push(state, action, self.encode(obs[self.image_key]).unsqueeze(-2))
+        seen = push(state, action, self.encode(obs[self.image_key]).unsqueeze(-2))
+        return seen.replace(count=seen.count.clamp(max=self.context))
 
     def imagine(
         self, state: Window, action: Tensor, *, generator: torch.Generator | None = None
@@ -184,30 +130,42 @@ class LeWorldModel(WorldModel[Window]):
             )
         z = self.encode(batch.obs[self.image_key])
         predicted = self._predict(z[:, :-1], self.action_encoder(batch.action[:, :-1]))
-        error = (predicted - z[:, 1:]).square().mean(-1)
+        error = (predicted - z[:, 1:]).float().square().mean(-1)
         return {"prediction": error, "sigreg": self.sigreg(z.transpose(0, 1))}
 
     # -- faster and finer ------------------------------------------------------------------------------
     def rollout(
         self, state: Window, actions: Tensor, *, generator: torch.Generator | None = None
     ) -> Window:
-        """Dream [B, N, H] from [B]: actions are embedded once, and no frame is copied per step."""
+        """Dream [B, N, H] from [B]: nothing is computed twice, exactly as the loop over `imagine`.
+
+        Rows of one age are dreamt together, without padding or a mask.
+        """
+        ages = [int(age) for age in state.count.unique()]
+        if len(ages) == 1:
+            return self._dream(state, actions, ages[0])
+        rows = [(state.count == age).nonzero().squeeze(-1) for age in ages]
+        dreams = [self._dream(state[r], actions[r], a) for r, a in zip(rows, ages, strict=True)]
+        return cat(dreams)[torch.cat(rows).argsort()]
+
+    def _dream(self, state: Window, actions: Tensor, age: int) -> Window:
+        """Dream [B, N, H] from windows [B] that all hold `age` frames."""
+        if age == 0:
+            return super().rollout(state, actions)
         size, candidates, horizon, _ = actions.shape
-        start, plan = state.repeat(candidates), actions.flatten(0, 1)
-        past = self.action_encoder(state.actions).repeat_interleave(candidates, 0)
-        condition = torch.cat([past, self.action_encoder(plan)], 1)
-        z = start.tokens.squeeze(-2)
-        # Rows of equal age need neither padding nor a mask.
-        ages = state.count.unique()
-        same = int(ages) if len(ages) == 1 else None
-        for step in range(horizon):
-            count = (start.count + step).clamp(max=self.history)
-            length = self.history if same is None else min(same + step, self.history)
-            seen, led = z[:, -length:], condition[:, step + self.history - length :][:, :length]
-            following = self._predict(seen, led, count if same is None else None)
-            z = torch.cat([z, following[:, -1:]], 1)
-        dream = sliding(start, z[:, self.history :].unsqueeze(-2), plan)
-        return dream.map(lambda x: x.unflatten(0, (size, candidates)))
+        plan, known = actions.flatten(0, 1), state.tokens[:, -age:, 0]
+        taken = state.actions[:, state.actions.shape[1] - age + 1 :]
+        dream = Dream(
+            self.predictor,
+            known[:, :-1],
+            self.action_encoder(taken),
+            self.action_encoder(plan),
+        )
+        frames = [known[:, -1:].repeat_interleave(candidates, 0)]
+        for _ in range(horizon):
+            frames.append(self.predicted(dream.step(frames[-1])))
+        start, dreamt = state.repeat(candidates), torch.cat(frames[1:], 1).unsqueeze(-2)
+        return unflatten(sliding(start, dreamt, plan), 0, (size, candidates))
 
     def encode(self, images: Tensor) -> Tensor:
         """[..., h, w, C] uint8 images to [..., E] embeddings."""

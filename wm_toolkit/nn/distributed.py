@@ -17,12 +17,14 @@ def processes() -> int:
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Mean over processes, any shape."""
         x = x.contiguous().clone()
         dist.all_reduce(x)
         return x / dist.get_world_size()
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Tensor:
+        """The same mean of the gradients: the loss is every process's, the gradient is averaged."""
         grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
         return grad / dist.get_world_size()

@@ -23,11 +23,12 @@ class BatchNorm(nn.BatchNorm1d):
         rows = input.reshape(-1, input.shape[-1])
         if not self.training or processes() == 1:
             return super().forward(rows).view_as(input)
+        rows = rows.float()  # statistics of half precision would be too coarse, as torch's are not
         mean = mean_over_processes(rows.mean(0))
         variance = mean_over_processes((rows - mean).square().mean(0))
         self._track(mean.detach(), variance.detach(), len(rows) * processes())
         normal = (rows - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return normal.view_as(input)
+        return normal.view_as(input).to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+KeysValues = tuple[Tensor, Tensor]
+"""What attention remembers of frames it has seen: keys and values, [B, heads, T, head width] each."""
 
 
 class Attention(nn.Module):
@@ -46,11 +50,66 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self._mix(q, k, v, mask, causal=causal)
+
+    def extend(
+        self, x: Tensor, past: KeysValues | None = None, *, newest: bool = False
+    ) -> tuple[Tensor, KeysValues]:
+        """Causal attention of frames that follow remembered ones, with the same result as `forward`.
+
+        Args:
+            x: [B, T, D] the new frames.
+            past: keys and values of the frames before them.
+            newest: ask for the last frame only.
+
+        Returns:
+            [B, T, D] (or [B, 1, D]), and the keys and values of all frames so far.
+        """
+        hidden = self.norm(x)
+        q, k, v = self._project(hidden[:, -1:] if newest else hidden, hidden)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        mask = None
+        if q.shape[2] > 1:
+            known = k.shape[2] - q.shape[2]
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(known)
+        return self._mix(q, k, v, mask), (k, v)
+
+    def ask(self, asking: Tensor, x: Tensor) -> Tensor:
+        """What `forward` gives for some of the tokens alone, without a mask.
+
+        Args:
+            asking: [B, t, D] those tokens.
+            x: [B, T, D] all tokens.
+
+        Returns:
+            [B, t, D].
+        """
+        return self._mix(*self._project(self.norm(asking), self.norm(x)), None)
+
+    def _project(self, asking: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of normalised tokens [B, t, D], keys and values of all [B, T, D]."""
+        inner = self.out.in_features
+        weights = self.qkv.weight.split([inner, 2 * inner])
+        bias = self.qkv.bias
+        biases = (None, None) if bias is None else bias.split([inner, 2 * inner])
+        q = self._split(functional.linear(asking, weights[0], biases[0]))
+        k, v = self._split(functional.linear(x, weights[1], biases[1])).chunk(2, 1)
+        return q, k, v
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, T, n heads width] to [B, n heads, T, width]."""
+        width = self.out.in_features // self.heads
+        return x.unflatten(-1, (-1, width)).transpose(1, 2)
+
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False
+    ) -> Tensor:
         rate = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal
         )
-        mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+        mixed = self.out(mixed.transpose(1, 2).flatten(2))
         return functional.dropout(mixed, rate, self.training)
 
 
@@ -88,6 +147,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
         x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def first(self, x: Tensor) -> Tensor:
+        """What `forward` [B, T, D] gives for the first token alone, [B, 1, D], at less cost."""
+        hidden = self.norm1(x)
+        x = x[:, :1] + self.attention.ask(hidden[:, :1], hidden)
         return x + self.mlp(self.norm2(x))
 
 
@@ -136,3 +201,32 @@ class AdaLNBlock(nn.Module):
         x = x + gate1 * self.attention(hidden, mask, causal=mask is None)
         hidden = self.norm2(x) * (1 + scale2) + shift2
         return x + gate2 * self.mlp(hidden)
+
+    def extend(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        past: KeysValues | None = None,
+        *,
+        newest: bool = False,
+    ) -> tuple[Tensor, KeysValues]:
+        """The block over frames that follow remembered ones, with the same result as `forward`.
+
+        Args:
+            x: [B, T, D] the new frames.
+            modulation: [B, T, 6 D], `self.modulation` of their conditions.
+            past: keys and values of the frames before them.
+            newest: ask for the last frame only.
+
+        Returns:
+            [B, T, D] (or [B, 1, D]), and the keys and values of all frames so far.
+        """
+        shift, scale = modulation.chunk(6, -1)[:2]
+        hidden = torch.addcmul(shift, self.norm1(x), 1 + scale)
+        mixed, seen = self.attention.extend(hidden, past, newest=newest)
+        if newest:
+            x, modulation = x[:, -1:], modulation[:, -1:]
+        _, _, gate1, shift, scale, gate2 = modulation.chunk(6, -1)
+        x = torch.addcmul(x, gate1, mixed)
+        hidden = torch.addcmul(shift, self.norm2(x), 1 + scale)
+        return torch.addcmul(x, gate2, self.mlp(hidden)), seen

@@ -37,6 +37,18 @@ class Objective:
         """The bound objective of some rows [b] (indices, a mask or a slice of B)."""
         return self
 
+    def put(self, rows: Tensor, part: Objective) -> Objective | None:
+        """This bound objective with that of some rows exchanged, so that the others stay as they are.
+
+        Args:
+            rows: [b] indices into B.
+            part: the same objective, bound to the observations of these rows.
+
+        Returns:
+            the bound objective of all rows; None if it has to be bound to all observations anew.
+        """
+        return self if part is self else None
+
     def reward(self, model: WorldModel, action: Tensor, state: Any) -> Tensor:
         """[...] reward of arriving in `state` [...] by `action` [..., A]."""
         return action.new_zeros(action.shape[:-1])
@@ -180,6 +192,14 @@ class Goal(Objective):
             return self
         return dataclasses.replace(self, features=self.features[rows])
 
+    def put(self, rows: Tensor, part: Objective) -> Goal | None:
+        """The goals with those of some rows [b] exchanged."""
+        if part is self:
+            return self
+        if not isinstance(part, Goal) or self.features is None or part.features is None:
+            return None
+        return dataclasses.replace(self, features=self.features.index_copy(0, rows, part.features))
+
     def distance(self, model: WorldModel, state: Any) -> Tensor:
         """[...] distance of `state` [...] to the goal of its row."""
         if self.features is None:
@@ -248,6 +268,15 @@ class Weighted(Objective):
     def select(self, rows: Tensor | slice) -> Weighted:
         """Every part for some rows [b]."""
         return Weighted([(weight, part.select(rows)) for weight, part in self.parts])
+
+    def put(self, rows: Tensor, part: Objective) -> Weighted | None:
+        """Every part with some rows [b] exchanged, if all parts can."""
+        if not isinstance(part, Weighted):
+            return None
+        pairs = zip(self.parts, part.parts, strict=True)
+        mixed = [(weight, mine.put(rows, theirs)) for (weight, mine), (_, theirs) in pairs]
+        found = [(weight, objective) for weight, objective in mixed if objective is not None]
+        return Weighted(found) if len(found) == len(mixed) else None
 
     def reward(self, model: WorldModel, action: Tensor, state: Any) -> Tensor:
         """[...] weighted sum."""

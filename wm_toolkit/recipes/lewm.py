@@ -38,8 +38,10 @@ class LeWMConfig(OfflineConfig):
         heads: of the ViT.
         embedding: width of a frame's embedding.
         projector_hidden: of both projectors.
+        action_mixed: first layer of the action encoder.
         action_hidden: of the action encoder.
         history: frames the predictor sees.
+        context: most frames a plan starts from; the published planner passes 1. None means history.
         predictor_width: None takes the embedding's.
         predictor_layers: AdaLN blocks.
         predictor_heads: attention heads.
@@ -72,8 +74,10 @@ class LeWMConfig(OfflineConfig):
     heads: int = 3
     embedding: int = 192
     projector_hidden: int = 2048
+    action_mixed: int = 10
     action_hidden: int = 768
     history: int = 3
+    context: int | None = 1
     predictor_width: int | None = None
     predictor_layers: int = 6
     predictor_heads: int = 16
@@ -116,6 +120,7 @@ SMALL = LeWMConfig(
     embedding=32,
     projector_hidden=256,
     action_hidden=256,
+    context=None,
     predictor_width=64,
     predictor_layers=2,
     predictor_heads=4,
@@ -168,7 +173,9 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
         encoder,
         predictor,
         projector_hidden=config.projector_hidden,
+        action_mixed=config.action_mixed,
         action_hidden=config.action_hidden,
+        context=config.context,
         sigreg=SIGReg(slices=config.slices, knots=config.knots, estimator=config.estimator),
         image_size=config.image_size,
         image_mean=config.image_mean,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable
 
 import torch
@@ -25,18 +25,30 @@ def check_source(make: Callable[[], Source], *, batches: int = 4) -> list[str]:
     Raises:
         CheckError: listing every check that failed.
     """
-    checks = Checks(type(make()).__name__)
+    checks, probe = Checks(type(make()).__name__), _Probe(make, batches)
+    checks.run("batches fit the spaces", probe.fits)
+    checks.run("the same seed gives the same batches", probe.repeats)
+    checks.run("batches differ from each other", probe.moves_on)
+    checks.run("it resumes where it stopped", probe.resumes)
+    return checks.finish()
 
-    def take(source: Source, count: int) -> list[Batch]:
-        return [next(source) for _ in range(count)]
 
-    def fits() -> None:
-        source = make()
+class _Probe:
+    """The checks, each on sources of its own."""
+
+    def __init__(self, make: Callable[[], Source], batches: int) -> None:
+        self.make, self.batches = make, batches
+
+    def take(self, source: Source) -> list[Batch]:
+        """The next batches [B, T]."""
+        return [next(source) for _ in range(self.batches)]
+
+    def fits(self) -> None:
+        """Shapes and types."""
+        source = self.make()
         batch, spaces = next(source), source.spaces
-        width = spaces.action_width
-        assert batch.action.shape[-1] == width, (
-            f"actions are {batch.action.shape[-1]} wide, not {width}"
-        )
+        width, wanted = batch.action.shape[-1], spaces.action_width
+        assert width == wanted, f"actions are {width} wide, not {wanted}"
         assert batch.action.dtype == torch.float32, f"actions are {batch.action.dtype}"
         assert batch.is_first.dtype == torch.bool, f"is_first is {batch.is_first.dtype}"
         for key, space in spaces.observation.items():
@@ -46,33 +58,27 @@ def check_source(make: Callable[[], Source], *, batches: int = 4) -> list[str]:
                     f"obs {key!r} is {shape}, not {space.shape}"
                 )
 
-    def repeats() -> None:
-        for one, two in zip(take(make(), batches), take(make(), batches), strict=True):
+    def repeats(self) -> None:
+        """A seed fixes the stream."""
+        for one, two in zip(self.take(self.make()), self.take(self.make()), strict=True):
             equal_structs(one, two, 0.0, "batches of one seed")
 
-    def moves_on() -> None:
-        first, *rest = take(make(), batches)
-        same = [
-            all(
-                a.shape == b.shape and torch.equal(a, b)
-                for a, b in zip(first.leaves(), other.leaves(), strict=True)
-            )
-            for other in rest
-        ]
-        assert not all(same), "every batch is the same"
+    def moves_on(self) -> None:
+        """The stream is not one batch for ever."""
+        first, *rest = self.take(self.make())
+        assert not all(_same(first, other) for other in rest), "every batch is the same"
 
-    def resumes() -> None:
-        source = make()
-        take(source, batches // 2)
-        saved = copy.deepcopy(source.state_dict())
-        expected = take(source, batches)
-        again = make()
+    def resumes(self) -> None:
+        """A position survives JSON and is gone on from exactly."""
+        source, again = self.make(), self.make()
+        self.take(source)
+        saved = json.loads(json.dumps(source.state_dict()))
+        expected = self.take(source)
         again.load_state_dict(saved)
-        for one, two in zip(take(again, batches), expected, strict=True):
+        for one, two in zip(self.take(again), expected, strict=True):
             equal_structs(one, two, 0.0, "a batch after resuming")
 
-    checks.run("batches fit the spaces", fits)
-    checks.run("the same seed gives the same batches", repeats)
-    checks.run("batches differ from each other", moves_on)
-    checks.run("it resumes where it stopped", resumes)
-    return checks.finish()
+
+def _same(one: Batch, two: Batch) -> bool:
+    pairs = zip(one.leaves(), two.leaves(), strict=True)
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)

@@ -72,10 +72,12 @@ class _Probe:
         self.actions = recorded[pick.to(recorded.device)].reshape(shape)
 
     def generator(self) -> torch.Generator:
+        """The same source of randomness every time."""
         return torch.Generator(self.model.device).manual_seed(0)
 
     @torch.no_grad()
     def state(self) -> Any:
+        """States [B] after each row's first observation."""
         obs = {key: value[:, 0] for key, value in self.batch.obs.items()}
         first = torch.zeros_like(self.batch.action[:, 0])
         start = self.model.initial(len(self.batch))
@@ -83,11 +85,13 @@ class _Probe:
 
     @torch.no_grad()
     def initial_rows(self) -> None:
+        """`initial(n)` has n rows."""
         for leaf in self.model.initial(3).leaves():
             assert len(leaf) == 3, f"a tensor of initial(3) has shape {tuple(leaf.shape)}"
 
     @torch.no_grad()
     def any_leading_axes(self) -> None:
+        """Features of [B, 3, 2] states are those of [B] states."""
         state = self.state()
         plain = self.model.features(state)
         assert plain.ndim == 2, f"features of [B] states have shape {tuple(plain.shape)}"
@@ -99,6 +103,7 @@ class _Probe:
 
     @torch.no_grad()
     def row_independence(self) -> None:
+        """A row alone comes out as within a batch."""
         if self.model.stochastic:
             return  # one generator serves all rows, so a row alone draws other numbers
         together = self._step(slice(None))
@@ -115,6 +120,7 @@ class _Probe:
 
     @torch.no_grad()
     def rollout_equals_loop(self) -> None:
+        """An overridden `rollout` equals the given one."""
         state = self.state()
         fast = self.model.rollout(state, self.actions, generator=self.generator())
         slow = WorldModel.rollout(self.model, state, self.actions, generator=self.generator())
@@ -122,12 +128,14 @@ class _Probe:
 
     @torch.no_grad()
     def sequence_equals_loop(self) -> None:
+        """An overridden `observe_sequence` equals the given one."""
         fast = self.model.observe_sequence(self.batch, generator=self.generator())
         slow = WorldModel.observe_sequence(self.model, self.batch, generator=self.generator())
         equal_structs(fast, slow, self.tolerance, "observe_sequence")
 
     @torch.no_grad()
     def is_first_resets(self) -> None:
+        """After `is_first` the state is that of a fresh episode."""
         if self.model.stochastic or self.batch.action.shape[1] < 2:
             return
         split = self.batch.is_first.clone()
@@ -141,12 +149,14 @@ class _Probe:
 
     @torch.no_grad()
     def same_seed_same_dream(self) -> None:
+        """The generator is the only source of randomness."""
         state, action = self.state(), self.actions[:, 0, 0]
         one = self.model.imagine(state, action, generator=self.generator())
         two = self.model.imagine(state, action, generator=self.generator())
         equal_structs(one, two, 0.0, "two dreams of one seed")
 
     def missing_head(self) -> None:
+        """Asking for a head there is not names it."""
         message = ""
         try:
             self.model.predict("no such head", self.state())
@@ -156,6 +166,7 @@ class _Probe:
 
     @torch.no_grad()
     def save_and_load(self) -> None:
+        """Parameters and buffers are all there is to a model."""
         other = copy.deepcopy(self.model)
         for parameter in other.parameters():
             parameter.zero_()

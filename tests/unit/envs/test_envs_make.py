@@ -12,7 +12,7 @@ import pytest
 from wm_toolkit.envs.make import make, make_vec
 from wm_toolkit.envs.registration import register_envs
 from wm_toolkit.envs.two_rooms import TwoRooms, TwoRoomsVector
-from wm_toolkit.errors import MissingPackageError, UnknownNameError
+from wm_toolkit.errors import ConfigError, MissingPackageError, UnknownNameError
 
 
 def test_our_names_and_foreign_names_are_made():
@@ -69,3 +69,9 @@ def test_gymnasium_alone_makes_it_when_the_module_is_named():
 def test_a_seed_repeats_an_episode():
     first, again = (make("wm_toolkit/TwoRooms-v0").reset(seed=4)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_an_argument_that_an_environment_does_not_take_is_named():
+    for build in (make, lambda name, **options: make_vec(name, 2, **options)):
+        with pytest.raises(ConfigError, match=r"'CartPole-v1' cannot be made with .*'foo'"):
+            build("CartPole-v1", foo=1)

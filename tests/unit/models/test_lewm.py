@@ -9,9 +9,10 @@ import torch
 
 import wm_toolkit
 from wm_toolkit.batch import Batch
-from wm_toolkit.errors import ShapeError
+from wm_toolkit.errors import ConfigError, ShapeError
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.models.lewm import LeWorldModel
+from wm_toolkit.models.window import Window
 from wm_toolkit.spaces import Spaces
 
 TINY = {
@@ -96,19 +97,82 @@ def test_encoding_in_pieces_gives_the_same_loss_and_gradient(batch):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_rollout_equals_the_plain_loop_for_rows_of_different_age(batch, rng):
+def aged(model: LeWorldModel, batch: Batch) -> Window:
+    """Six windows that hold 0, 1, 2, 3, 3 and 1 frames."""
+    state = model.initial(6)
+    for t, rows in enumerate(([0], [0, 1, 5], [0, 1, 5, 2])):
+        keep = torch.ones(6, dtype=torch.bool)
+        keep[rows] = False
+        action = batch.action[:, t - 1] if t else torch.zeros(6, 4)
+        seen = model.observe(state, action, {"image": batch.obs["image"][:, t]})
+        state = seen.where(keep, state)
+    return state
+
+
+@pytest.mark.parametrize("rows", [[0], [1, 5], [2], [3, 4], [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("history", [1, 2, 3])
+def test_a_rollout_equals_the_plain_loop_whatever_the_rows_have_seen(history, rows, batch, rng):
+    model = make(history=history).eval()
+    state = aged(model, batch)[torch.tensor(rows)]
+    actions = torch.randn(len(rows), 3, 5, 4, generator=rng)
+    with torch.no_grad():
+        fast = model.rollout(state, actions)
+        slow = WorldModel.rollout(model, state, actions)
+    for one, two in zip(fast.leaves(), slow.leaves(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_a_rollout_is_that_of_the_plain_loop(batch, rng):
     model = make().eval()
-    frames = batch.obs["image"]
-    window = model.observe(model.initial(6), torch.zeros(6, 4), {"image": frames[:, 0]})
-    older = model.observe(window, batch.action[:, 0], {"image": frames[:, 1]})
-    keep = torch.tensor([True, False, True, True, False, False])
-    actions = torch.randn(6, 3, 5, 4, generator=rng)
-    for state in (window, older, older.where(keep, window)):
-        with torch.no_grad():
-            fast = model.rollout(state, actions)
-            slow = WorldModel.rollout(model, state, actions)
-        for one, two in zip(fast.leaves(), slow.leaves(), strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    state = aged(model, batch).detach()
+    actions = torch.randn(6, 2, 5, 4, generator=rng).requires_grad_()
+    grads = [
+        torch.autograd.grad(model.features(rollout(model, state, actions)).square().sum(), actions)
+        for rollout in (LeWorldModel.rollout, WorldModel.rollout)
+    ]
+    torch.testing.assert_close(grads[0][0], grads[1][0], rtol=1e-3, atol=1e-4)
+    assert grads[0][0].abs().sum() > 0
+
+
+def test_a_rollout_computes_no_frame_twice_that_the_sliding_window_does_not_move(batch, rng):
+    """One frame seen, history 3: 1 + 1 + 1 frames while the window grows, then 3 and 3."""
+    model, passes = make().eval(), []
+    block = model.predictor.blocks[0]
+    block.mlp.register_forward_hook(lambda module, args, out: passes.append(args[0].shape[:2]))
+    state = model.observe(model.initial(6), torch.zeros(6, 4), {"image": batch.obs["image"][:, 0]})
+    with torch.no_grad():
+        model.rollout(state, torch.randn(6, 3, 5, 4, generator=rng))
+    assert [tuple(shape) for shape in passes] == [(18, 1), (18, 1), (18, 1), (18, 3), (18, 3)]
+
+
+def test_frames_seen_before_the_plan_are_computed_once_for_all_plans_of_a_row(batch, rng):
+    model, passes = make().eval(), []
+    block = model.predictor.blocks[0]
+    block.mlp.register_forward_hook(lambda module, args, out: passes.append(args[0].shape[:2]))
+    state = aged(model, batch)[3:5]
+    with torch.no_grad():
+        model.rollout(state, torch.randn(2, 3, 3, 4, generator=rng))
+    assert [tuple(s) for s in passes] == [(2, 2), (6, 1), (2, 1), (6, 2), (6, 3)]
+
+
+def test_a_context_limits_what_a_dream_starts_from_but_not_what_it_grows_to(batch, rng):
+    images = batch.obs["image"]
+    narrow, wide = make(context=1).eval(), make(context=None).eval()
+    no_action, actions = torch.zeros(6, 4), torch.randn(6, 2, 4, 4, generator=rng)
+    with torch.no_grad():
+        seen = narrow.observe(narrow.initial(6), no_action, {"image": images[:, 0]})
+        seen = narrow.observe(seen, batch.action[:, 0], {"image": images[:, 1]})
+        only = wide.observe(wide.initial(6), no_action, {"image": images[:, 1]})
+        torch.testing.assert_close(
+            narrow.features(narrow.rollout(seen, actions)),
+            wide.features(wide.rollout(only, actions)),
+        )
+        assert int(narrow.rollout(seen, actions).count.max()) == narrow.history
+
+
+def test_a_context_longer_than_the_history_is_refused():
+    with pytest.raises(ConfigError, match="context is 4, expected 1 to history = 3"):
+        make(context=4)
 
 
 def test_what_lies_in_the_padding_changes_nothing(batch):

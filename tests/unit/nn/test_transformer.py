@@ -8,7 +8,7 @@ import torch
 from wm_toolkit.encoders.vit import ViT, patchify
 from wm_toolkit.errors import ConfigError, ShapeError
 from wm_toolkit.nn.image import to_float
-from wm_toolkit.nn.transformer import AdaLNBlock, Attention
+from wm_toolkit.nn.transformer import AdaLNBlock, Attention, Block
 
 
 def test_a_fresh_adaln_block_is_the_identity(rng):
@@ -34,6 +34,37 @@ def test_attention_equals_the_textbook_sum(rng):
     heads = [torch.softmax(q[:, h] @ k[:, h].T / 5**0.5, -1) @ v[:, h] for h in range(2)]
     expected = attention.out(torch.cat(heads, -1))
     torch.testing.assert_close(attention(x)[0], expected)
+
+
+@pytest.mark.parametrize(("known", "new"), [(0, 3), (1, 2), (2, 1), (3, 1)])
+def test_frames_that_follow_remembered_ones_come_out_as_if_computed_together(known, new, rng):
+    block = AdaLNBlock(8, 2, head_width=5, hidden=16)
+    with torch.no_grad():
+        block.modulation[1].weight.normal_(generator=rng)
+    x, condition = torch.randn(2, 3, known + new, 8, generator=rng)
+    modulation = block.modulation(condition)
+    expected, past = block(x, condition), None
+    if known:
+        _, past = block.extend(x[:, :known], modulation[:, :known])
+    found, memory = block.extend(x[:, known:], modulation[:, known:], past)
+    torch.testing.assert_close(found, expected[:, known:])
+    assert memory[0].shape == memory[1].shape == (3, 2, known + new, 5)
+    newest, _ = block.extend(x[:, known:], modulation[:, known:], past, newest=True)
+    torch.testing.assert_close(newest, expected[:, -1:])
+
+
+def test_the_first_token_alone_is_what_the_whole_block_gives_it(rng):
+    block = Block(8, 2, 16)
+    x = torch.randn(3, 5, 8, generator=rng)
+    torch.testing.assert_close(block.first(x), block(x)[:, :1])
+
+
+def test_a_vit_gives_the_class_token_of_plain_blocks(rng):
+    vit = ViT(image_size=16, patch=8, width=12, layers=3, heads=2)
+    images = torch.randn(2, 3, 16, 16, generator=rng)
+    tokens = vit.embed(patchify(images, 8))
+    tokens = torch.cat([vit.token.expand(2, -1, -1), tokens], 1) + vit.positions
+    torch.testing.assert_close(vit(images), vit.norm(vit.blocks(tokens))[:, 0])
 
 
 def test_patches_are_rows_of_the_image_grid():
