@@ -137,3 +137,37 @@ class ToySource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
         self.drawn = state["drawn"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen(Struct):
+    """What an `Eyes` saw last: position [B, n]."""
+
+    position: Tensor
+
+
+class Eyes(WorldModel[Seen]):
+    """Knows its one observation, a vector, and remembers every look [B, n]."""
+
+    def __init__(self, spaces: Spaces) -> None:
+        super().__init__(spaces)
+        (self.key,) = spaces.observation
+        self.looks: list[np.ndarray] = []
+
+    def initial(self, batch_size: int) -> Seen:
+        return Seen(torch.zeros(batch_size, *(self.spaces.observation[self.key].shape or ())))
+
+    def observe(
+        self, state: Seen, action: Tensor, obs: dict[str, Tensor], *, generator: Any = None
+    ) -> Seen:
+        self.looks.append(obs[self.key].numpy().copy())
+        return Seen(obs[self.key])
+
+    def imagine(self, state: Seen, action: Tensor, *, generator: Any = None) -> Seen:
+        return state
+
+    def features(self, state: Seen) -> Tensor:
+        return state.position
+
+    def loss(self, batch: Batch) -> Losses:
+        return {}

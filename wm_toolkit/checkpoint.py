@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wm_toolkit.errors import CheckpointError
+from wm_toolkit.errors import CheckpointError, did_you_mean
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -61,6 +62,32 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep(folder: str | Path, name: str | None = None) -> None:
+    """Put right what killed writers left in a folder, where nobody else is writing now.
+
+    Temporary files and folders go; an artefact that was just being replaced comes back.
+
+    Args:
+        folder: may be missing.
+        name: only what was to become this file or folder; by default everything.
+    """
+    for left in Path(folder).glob(".*"):
+        known = _TEMPORARY.fullmatch(left.name)
+        if known is None or (name is not None and known["name"] != name):
+            continue
+        whole = left.with_name(known["name"])
+        if known["kind"] == "old" and not whole.exists():
+            os.replace(left, whole)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+# What `replace_file` and `replace_folder` call their temporaries: eight random characters.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)")
+
+
 def save_json(path: str | Path, data: Any) -> None:
     """Write JSON crash-safely, with sorted indentation that diffs well."""
     with replace_file(path) as temporary:
@@ -82,6 +109,23 @@ def load_json(path: str | Path) -> Any:
         raise CheckpointError(f"{path} is not valid JSON ({error}); it may be truncated") from error
 
 
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors of any shapes and devices as one safetensors file, with text about them.
+
+    Raises:
+        CheckpointError: if the file cannot be written, as on a full disk.
+    """
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    try:
+        save_file(plain, path, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); what was saved before is unharmed. Is the disk full?"
+        ) from error
+
+
 def save_artefact(
     path: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], card: str
 ) -> Path:
@@ -97,8 +141,7 @@ def save_artefact(
     if path.exists() and not (path / CONFIG).exists() and any(path.iterdir()):
         raise CheckpointError(f"{path} exists and is not an artefact; choose another folder")
     with replace_folder(path) as folder:
-        plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(folder / WEIGHTS, tensors)
         save_json(folder / CONFIG, {"format": FORMAT, **config})
         (folder / CARD).write_text(card, encoding="utf-8")
     return path
@@ -147,7 +190,7 @@ def find_artefact(name_or_path: str | Path, *, revision: str | None = None) -> P
     Raises:
         CheckpointError: naming every place that was tried.
     """
-    from wm_toolkit.catalog import pretrained_folder
+    from wm_toolkit.catalog import entries, pretrained_folder
 
     path = Path(name_or_path)
     tried = [str(path), str(path / "model")]
@@ -163,7 +206,7 @@ def find_artefact(name_or_path: str | Path, *, revision: str | None = None) -> P
         return _download(name, revision, tried)
     raise CheckpointError(
         f"no artefact at {name!r}; looked in: {', '.join(tried)}. An artefact is a folder with "
-        f"{CONFIG} and {WEIGHTS}; `wm list` shows the names there are"
+        f"{CONFIG} and {WEIGHTS}.{did_you_mean(name, entries('pretrained'))}"
     )
 
 

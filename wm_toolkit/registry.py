@@ -74,7 +74,14 @@ class Registry(Generic[T]):
     def _fill(self) -> None:
         if self._filled:
             return
-        self._filled = True
+        self._filled = True  # already: a module may look names up while it is imported
+        try:
+            self._import_all()
+        except BaseException:
+            self._filled = False
+            raise
+
+    def _import_all(self) -> None:
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")

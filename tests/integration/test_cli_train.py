@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -54,6 +55,30 @@ def test_a_repeated_run_refuses_other_data(walks, tmp_path, capsys):
     prepare_two_rooms(changed, episodes=20, seed=1)
     assert main(["train", "--config", str(run), "--run", str(tmp_path / "again")]) == 2
     assert "has changed since" in capsys.readouterr().err
+
+
+def test_eval_on_the_same_data_at_another_place_takes_the_held_out_part(walks, tmp_path, capsys):
+    run, copy = tmp_path / "run", tmp_path / "elsewhere.h5"
+    words = ("train", "lewm.small", "--data", str(walks), "--run", str(run), "--json")
+    row = said(capsys, *words, "--set", *FAST)
+    shutil.copy(walks, copy)
+    shutil.copytree(run / "model", tmp_path / "artefact")
+    again = said(capsys, "eval", str(tmp_path / "artefact"), "--data", str(copy), "--json")
+    assert {**again, "decision_ms": 0} == {**row, "decision_ms": 0}
+
+
+def test_a_saved_agent_of_action_blocks_is_recorded_step_by_step(walks, tmp_path, capsys):
+    run, target = tmp_path / "run", tmp_path / "planned.h5"
+    words = ("train", "lewm.small", "--data", str(walks), "--run", str(run), "--no-eval")
+    assert main([*words, "--set", *FAST]) == 0
+    record = ("collect", "wm_toolkit/TwoRooms-v0", str(target), "--policy", str(run))
+    limit = ("--episodes", "2", "--max-steps", "7")
+    assert main([*record, *limit]) == 2
+    assert "add --goals" in capsys.readouterr().err
+    said(capsys, *record, *limit, "--goals", "--json")
+    data = TrajectoryDataset.load(target)
+    assert sorted(data.columns)[1:3] == ["obs/goal/image", "obs/image"]
+    assert [(len(e), e.action.shape) for e in data] == [(7, (7, 2))] * 2
 
 
 def test_collect_records_and_goes_on(tmp_path, capsys):

@@ -123,7 +123,7 @@ def test_two_processes_train_the_same_lewm_as_one(tmp_path, pieces):
         for name in ("loss/prediction", "loss/sigreg"):
             assert line2[name] == pytest.approx(line[name], rel=1e-5, abs=1e-5), name
         # A batch norm over eight windows divides by small deviations, which magnifies rounding.
-        assert line2["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
+        assert line2["grad_norm"] == pytest.approx(line["grad_norm"], rel=5e-4)
     assert abs(lines[-1]["loss"] - lines[0]["loss"]) > 1e-3  # the updates were real ones
 
 

@@ -155,14 +155,21 @@ class PlanningActor:
     ) -> tuple[Objective, dict[str, Tensor], Tensor | bool]:
         """The objective for these goals, the goals, and the rows [B] whose goal is a new one.
 
-        Goals that all stay the same are not encoded again.
+        Goals that stay the same are not encoded again.
         """
         goal = {key: value for key, value in obs.items() if key.startswith(GOAL)}
         changed: Tensor | bool = False
         if goal and memory is not None:
             changed = _differs(goal, memory.goal)
-            if not bool(changed.any()):
+            rows = changed.nonzero().squeeze(-1)
+            if not len(rows):
                 return memory.objective, memory.goal, changed
+            if len(rows) < len(changed):
+                new = {key: value[rows] for key, value in obs.items()}
+                part = self.objective.bind(self.model, new, generator=generator)
+                mixed = memory.objective.put(rows, part)
+                if mixed is not None:
+                    return mixed, goal, changed
         bound = self.objective.bind(self.model, obs, generator=generator)
         return bound, goal, changed
 

@@ -82,7 +82,7 @@ class Agent:
             checksum, frame skip, statistics), "training", "results".
 
     Example:
-        >>> agent = Agent.from_pretrained("lewm-tworooms-tiny")
+        >>> agent = Agent.from_pretrained("lewm-tworooms")
         >>> state = agent.initial(env.num_envs)
         >>> decision, state = agent.act(obs, state, is_first=is_first)
     """
@@ -192,6 +192,7 @@ class Agent:
         Raises:
             CheckpointError: if it is missing, damaged, or does not fit its recipe.
             UnknownNameError: if its recipe is not registered; import the module that registers it.
+            ConfigError: if there is no such device.
         """
         folder, config, tensors = checkpoint.load_artefact(name_or_path, revision=revision)
         if config.get("kind") != "agent":
@@ -205,7 +206,10 @@ class Agent:
         checkpoint.load_state(agent.model, tensors, str(folder))
         known = {"format", "kind", "recipe", "config", "spaces", "versions"}
         agent.info = {key: value for key, value in config.items() if key not in known}
-        agent.model.to(device).eval()
+        try:
+            agent.model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"there is no device {device!r} here: {error}") from error
         return agent
 
     def default_card(self) -> str:

@@ -125,10 +125,10 @@ def _artefact(name: str) -> Callable[[], list[str]] | None:
 
 
 def _dataset(name: str) -> Callable[[], list[str]] | None:
-    from wm_toolkit.data.dataset import TrajectoryDataset
+    from wm_toolkit.training.jobs import open_data
 
     try:
-        data = TrajectoryDataset.load(name)
+        data = open_data(name)
     except UnknownNameError:
         return None
     return lambda: check_one_dataset(data)

@@ -11,7 +11,7 @@ import tyro
 
 from wm_toolkit.cli import output
 from wm_toolkit.cli.train import pairs
-from wm_toolkit.errors import UnknownNameError
+from wm_toolkit.errors import ConfigError, MissingGoalError, UnknownNameError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -24,7 +24,8 @@ class Args:
     """Record whole episodes of a policy; a recording that was stopped goes on where it ended.
 
     For example: `wm collect CartPole-v1 cartpole.h5 --episodes 100`, or `wm collect
-    wm_toolkit/TwoRooms-v0 rooms.h5 --set obs_mode=both --max-steps 60 --extras goal`.
+    wm_toolkit/TwoRooms-v0 rooms.h5 --set obs_mode=both --max-steps 60 --extras goal`, or `wm collect
+    wm_toolkit/TwoRooms-v0 planned.h5 --policy runs/demo --goals`.
 
     Attributes:
         env: a Gymnasium id; "module:Name-v0" imports a module first.
@@ -36,6 +37,8 @@ class Args:
         envs: rows that record at once.
         max_steps: cut an episode after so many steps; by default the environment decides.
         extras: entries of info to store with every observation.
+        goals: give every episode a goal that the environment draws, as observations goal/...; a saved
+            agent that plans to goals needs them.
         set: constructor arguments of the environment, as name=value.
         format: hdf5, minari or minari-arrow; by default what the target looks like.
         json: print one JSON object: path, format, episodes, recorded.
@@ -49,6 +52,7 @@ class Args:
     envs: int = 1
     max_steps: int | None = None
     extras: tuple[str, ...] = ()
+    goals: bool = False
     set: tuple[str, ...] = ()
     format: str = ""
     json: bool = False
@@ -61,6 +65,8 @@ def run(args: Args) -> int:
     from wm_toolkit.spaces import Spaces
     from wm_toolkit.training.collect import collect
 
+    if args.episodes < 1 or args.envs < 1:
+        raise ConfigError(f"episodes is {args.episodes} and envs {args.envs}; both start at 1")
     chosen = FORMATS[args.format or guess_format(args.target)]
     env = rows(args)
     about = {"env": args.env, "env_options": pairs(args.set), "policy": args.policy}
@@ -80,6 +86,10 @@ def run(args: Args) -> int:
                 extras=args.extras,
                 progress=advance,
             )
+    except MissingGoalError as error:
+        if args.goals:
+            raise
+        raise MissingGoalError(f"{args.policy} plans to goals: add --goals ({error})") from error
     finally:
         env.close()
     path = chosen.place(args.target)
@@ -98,7 +108,27 @@ def rows(args: Args) -> gym.vector.VectorEnv:
     from wm_toolkit.envs.make import make
 
     options = pairs(args.set)
-    return SyncVectorEnv([lambda: make(args.env, **options)] * args.envs)
+
+    def one() -> gym.Env:
+        env = make(args.env, **options)
+        return with_goals(env, args.max_steps) if args.goals else env
+
+    return SyncVectorEnv([one] * args.envs)
+
+
+def with_goals(env: gym.Env, max_steps: int | None) -> gym.Env:
+    """The environment with a goal of its own sampler beside every observation.
+
+    Raises:
+        ConfigError: if nothing ends an episode whose goal is out of reach.
+    """
+    from wm_toolkit.envs.goal import GoalReaching
+    from wm_toolkit.envs.goals import EnvGoals
+
+    limit = max_steps or (env.spec.max_episode_steps if env.spec is not None else None)
+    if limit is None:
+        raise ConfigError("the environment sets no limit to an episode; give --max-steps")
+    return GoalReaching(env, EnvGoals(), budget=limit)
 
 
 def policy_of(name: str, space: gym.Space) -> Policy:
@@ -114,7 +144,7 @@ def policy_of(name: str, space: gym.Space) -> Policy:
         return RandomPolicy(space)
     module, _, attribute = name.partition(":")
     if not attribute:
-        return AgentPolicy(Agent.from_pretrained(name))
+        return AgentPolicy(Agent.from_pretrained(name), space)
     try:
         return FunctionPolicy(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError) as error:

@@ -18,7 +18,7 @@ class Args:
     me/walks-v0 --format minari-arrow`.
 
     Attributes:
-        source: a native .h5 file, or a Minari folder or id (downloaded if it is not here).
+        source: a native .h5 file, a catalog name, or a Minari folder or id (downloaded if not here).
         target: data.h5 for the native format, ns/name-v0 for Minari.
         format: hdf5, minari or minari-arrow; by default what the target looks like.
         json: print one JSON object: path, format, episodes.
@@ -34,13 +34,15 @@ def run(args: Args) -> int:
     """Convert with a progress bar on stderr."""
     from wm_toolkit.data.convert import convert
     from wm_toolkit.data.formats import find_format, open_reader
+    from wm_toolkit.training.jobs import prepare_data
 
+    prepare_data(args.source)
     with output.progress(f"converting {args.source}") as advance:
         path = convert(args.source, args.target, format=args.format or None, progress=advance)
     found = find_format(path)
     said = {
         "path": str(path),
-        "format": found[0].name if found else args.format,
+        "format": args.format or (found[0].name if found else ""),
         "episodes": len(open_reader(path)),
     }
     if args.json:

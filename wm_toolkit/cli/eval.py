@@ -88,10 +88,14 @@ def goals_from(agent: Agent, protocol: EvaluationConfig, name: str) -> Trajector
     """The episodes that goals are taken from; None if the environment draws them."""
     if protocol.goals != "dataset":
         return None
-    from wm_toolkit.data.dataset import TrajectoryDataset
-    from wm_toolkit.training.jobs import agent_data
+    from wm_toolkit.training.jobs import agent_data, offline_data, open_data
 
-    return TrajectoryDataset.load(name) if name else agent_data(agent).held_out
+    if not name:
+        return agent_data(agent).held_out
+    data = open_data(name)
+    # The very data it was trained on, at another place: most of its episodes are no news to the agent.
+    known = (agent.info.get("data") or {}).get("checksum")
+    return offline_data(data, agent.config).held_out if data.checksum == known else data
 
 
 def show(rows: dict[str, Any], protocol: EvaluationConfig) -> None:

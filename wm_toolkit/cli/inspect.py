@@ -41,7 +41,9 @@ def run(args: Args) -> int:
             output.show_table(["", args.name], [(k, str(v)) for k, v in facts.items()])
         return 0
     from wm_toolkit.data.inspect import inspect
+    from wm_toolkit.training.jobs import prepare_data
 
+    prepare_data(args.name)
     report = inspect(args.name)
     if args.json:
         output.emit(report.to_dict())

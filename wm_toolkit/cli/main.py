@@ -67,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`wm list | head`) has left; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        # A full disk, a missing right, a folder where a file should be: the user's to mend.
+        if traceback or error.errno is None:
+            raise
+        print(f"wm: {error}. The same command goes on from what is finished", file=sys.stderr)
+        return USER_ERROR
 
 
 def _run(words: list[str]) -> int:

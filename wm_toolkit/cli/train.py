@@ -71,9 +71,8 @@ def resolve(args: Args) -> tuple[str, Any, TrajectoryDataset]:
         ConfigError: if recipe or data are missing or contradict --config.
     """
     from wm_toolkit.config import override
-    from wm_toolkit.data.dataset import TrajectoryDataset
     from wm_toolkit.registry import recipe_config
-    from wm_toolkit.training.jobs import saved_run
+    from wm_toolkit.training.jobs import open_data, saved_run
 
     recipe, name = args.recipe, args.data
     if args.config is not None:
@@ -88,7 +87,7 @@ def resolve(args: Args) -> tuple[str, Any, TrajectoryDataset]:
     if not name:
         raise ConfigError("name a data set with --data (`wm list datasets`)")
     config = override(config, changes(args))
-    data = TrajectoryDataset.load(name)
+    data = open_data(name)
     _same_data(args, data)
     return recipe, config, data
 

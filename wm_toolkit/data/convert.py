@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wm_toolkit import catalog
-from wm_toolkit.data.formats import FORMATS, Format, Reader, Writer, find_format, open_reader
+from wm_toolkit.data.dataset import find_dataset
+from wm_toolkit.data.formats import FORMATS, Format, Reader, Writer, open_reader
 from wm_toolkit.data.minari_hub import ID, download
 from wm_toolkit.data.partial import hold
-from wm_toolkit.errors import DataError
+from wm_toolkit.errors import DataError, UnknownNameError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def convert(
     Run again after an interruption, it continues after the finished episodes.
 
     Args:
-        source: a data set of any format; a Minari id that is not here is downloaded.
+        source: a data set of any format by path or name; a Minari id that is not here is downloaded.
         target: "data.h5" for the native format, a Minari id or folder ("ns/name-v0") for Minari.
         format: "hdf5", "minari" or "minari-arrow"; by default what `target` looks like.
         progress: called after every episode.
@@ -43,12 +44,21 @@ def convert(
         DataError: if the source is damaged or unknown, the target exists, or an unfinished conversion of
             something else lies there.
     """
-    if find_format(source) is None and not Path(source).exists() and _is_remote(str(source)):
-        source = download(str(source))
-    reader = open_reader(source)
+    reader = open_reader(_find(source))
     chosen = FORMATS[format or guess_format(target)]
     _copy(reader, chosen, target, progress)
     return chosen.place(target)
+
+
+def _find(source: str | Path) -> str | Path:
+    try:
+        return find_dataset(source)[1]
+    except UnknownNameError:
+        if Path(source).exists():
+            return source  # opening it says what is wrong with it
+        if not _is_remote(str(source)):
+            raise
+        return download(str(source))
 
 
 def cached(source_format: Format, path: Path) -> Path:

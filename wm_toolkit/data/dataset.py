@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 
 from wm_toolkit import catalog
 from wm_toolkit.checkpoint import load_json, save_json
+from wm_toolkit.data.checks import action_problems, raise_problems
 from wm_toolkit.data.columns import Column
 from wm_toolkit.data.formats import FORMATS, Format, find_format
 from wm_toolkit.data.native import content_checksum, open_native
@@ -42,7 +44,7 @@ class TrajectoryDataset:
         info: one dict for every episode (seed, options ...), or empty.
 
     Example:
-        >>> data = TrajectoryDataset.load("two_rooms")
+        >>> data = TrajectoryDataset.load("tworooms")
         >>> train, held_out = data.split(0.9, seed=0)
         >>> train.windows(length=4, frame_skip=5).gather([0, 1, 2]).action.shape
         torch.Size([3, 4, 10])
@@ -157,6 +159,18 @@ class TrajectoryDataset:
 
     def __iter__(self) -> Iterator[Trajectory]:
         return (self.episode(i) for i in range(len(self)))
+
+    def check_actions(self) -> None:
+        """Read every action once; the other columns are left to `wm inspect`.
+
+        Raises:
+            DataError: naming file, episode and row of the first NaN, infinite or impossible action.
+        """
+        array, file = self.columns["action"].array, str(self.path or self.name)
+        spans = zip(self.episode_starts, self.episode_lengths, strict=True)
+        for i, (start, length) in enumerate(spans):
+            found = action_problems(array[start : start + length - 1], self.spaces.action)
+            raise_problems(dataclasses.replace(p, file=file, episode=i) for p in found)
 
     # -- parts -----------------------------------------------------------------------------------
     def select(self, episodes: Sequence[int] | np.ndarray) -> TrajectoryDataset:

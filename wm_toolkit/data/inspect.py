@@ -88,7 +88,7 @@ def inspect(name_or_path: str | Path) -> Report:
     try:
         reader = chosen.read(path)
     except (DataError, SpaceError) as error:
-        report.problems.append(Problem(str(error), str(path)))
+        report.problems.append(Problem(str(error)))
         return report
     report.metadata, report.action = reader.metadata, str(reader.spaces.action)
     _scan(reader, report)

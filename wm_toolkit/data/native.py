@@ -89,23 +89,20 @@ def open_native(path: str | Path, *, check: bool = True) -> NativeData:
     """
     path = Path(path)
     file = _open_file(path)
-    spaces = Spaces.from_dict(json.loads(_attribute(file, "spaces", path)))
+    spaces = Spaces.from_dict(_attribute(file, "spaces", path))
     if check:
         raise_problems(dataclasses.replace(p, file=str(path)) for p in structure(file, spaces))
     raw = np.asarray(np.memmap(path, np.uint8, "r"))
     columns = {name: _column(name, data, raw) for name, data in _datasets(file).items()}
     lengths = _small(file, "episode_length")
-    info = (
-        [json.loads(text) for text in _small(file, "episode_info")]
-        if "episode_info" in file
-        else []
-    )
+    texts = _small(file, "episode_info") if "episode_info" in file else ()
+    info = [_json(text, f"{path}, episode_info of episode {i}") for i, text in enumerate(texts)]
     data = NativeData(
         path,
         columns,
         lengths.astype(np.int64),
         spaces,
-        json.loads(_attribute(file, "metadata", path)),
+        _attribute(file, "metadata", path),
         str(file.attrs.get("checksum", "")),
         info,
     )
@@ -135,6 +132,9 @@ def structure(file: h5py.File, spaces: Spaces) -> Iterator[Problem]:
                 f"has {len(data)} rows, but the {len(lengths)} episodes add up to {rows}",
                 column=name,
             )
+    if "episode_info" in file and len(_small(file, "episode_info")) != len(lengths):
+        count = len(_small(file, "episode_info"))
+        yield Problem(f"has {count} entries for {len(lengths)} episodes", column="episode_info")
     known = {"action": spaces.action} | {OBS + k: s for k, s in spaces.observation.items()}
     for name in known.keys() & datasets.keys():
         shape, dtype = datasets[name].shape[1:], datasets[name].dtype
@@ -148,10 +148,11 @@ def file_problems(path: Path) -> list[Problem]:
     """Everything that keeps a native file from being opened; empty if it is sound."""
     try:
         with _open_file(path) as file:
-            spaces = Spaces.from_dict(json.loads(_attribute(file, "spaces", path)))
+            _attribute(file, "metadata", path)
+            spaces = Spaces.from_dict(_attribute(file, "spaces", path))
             return [dataclasses.replace(p, file=str(path)) for p in structure(file, spaces)]
     except (DataError, SpaceError, ValueError) as error:
-        return [Problem(str(error), str(path))]
+        return [Problem(str(error))]  # the message names the file
 
 
 def write_file(
@@ -229,10 +230,18 @@ def _open_file(path: Path) -> h5py.File:
     return file
 
 
-def _attribute(file: h5py.File, name: str, path: Path) -> str:
+def _attribute(file: h5py.File, name: str, path: Path) -> Any:
+    """An attribute that holds JSON."""
     if name not in file.attrs:
         raise DataError(f"{path} lacks the attribute {name!r}; it has {sorted(file.attrs)}")
-    return str(file.attrs[name])
+    return _json(str(file.attrs[name]), f"{path}, attribute {name!r}")
+
+
+def _json(text: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is not valid JSON ({error}); the file is damaged") from error
 
 
 def _small(file: h5py.File, name: str) -> np.ndarray:

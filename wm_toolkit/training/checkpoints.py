@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from wm_toolkit.checkpoint import WEIGHTS, load_json, replace_folder, save_json
+from wm_toolkit.checkpoint import WEIGHTS, load_json, replace_folder, save_json, save_tensors, sweep
 from wm_toolkit.errors import CheckpointError, NonFiniteError
 
 STATE, FACTS = "state.pt", "checkpoint.json"
@@ -61,9 +61,9 @@ class Checkpoints:
 
         Raises:
             NonFiniteError: if a weight is NaN or infinite; the checkpoints there are stay.
+            CheckpointError: if it cannot be written, as on a full disk; likewise.
         """
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.model.items()}
-        for name, tensor in tensors.items():
+        for name, tensor in checkpoint.model.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise NonFiniteError(
                     f"{name} holds NaN or infinite values after update "
@@ -71,18 +71,25 @@ class Checkpoints:
                 )
         path = self.folder / f"update_{checkpoint.facts['update']:08d}"
         with replace_folder(path) as temporary:
-            save_file(tensors, temporary / WEIGHTS)
-            torch.save(checkpoint.state, temporary / STATE)
+            save_tensors(temporary / WEIGHTS, checkpoint.model)
+            _save_state(temporary / STATE, checkpoint.state)
             save_json(temporary / FACTS, {"format": FORMAT, **checkpoint.facts})
         for old in self.all()[: -self.keep]:
             shutil.rmtree(old)
         return path
 
     def clean(self) -> None:
-        """Remove what a killed writer left behind."""
-        for pattern in (".update_*.tmp", ".update_*.old"):
-            for left in self.folder.glob(pattern):
-                shutil.rmtree(left)
+        """Put right what a killed writer left behind."""
+        sweep(self.folder)
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); older checkpoints are unharmed. Is the disk full?"
+        ) from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from wm_toolkit.agents.agent import Agent, AgentState
 from wm_toolkit.data.formats import Writer
 from wm_toolkit.data.trajectory import Trajectory
-from wm_toolkit.errors import ConfigError, DataError
-from wm_toolkit.spaces import flat_obs
+from wm_toolkit.envs.action_block import split_block
+from wm_toolkit.errors import ConfigError, DataError, SpaceError
+from wm_toolkit.spaces import block_space, flat_obs
 
 Progress = Callable[[int, int], None]
 """Called with episodes recorded and wanted."""
@@ -60,37 +62,53 @@ class RandomPolicy:
 class AgentPolicy:
     """An agent as a policy; it may explore.
 
+    An agent that chooses blocks of k actions looks at every k-th observation and decides again when its
+    block is used up, as in evaluation; every raw step is recorded.
+
     Args:
-        agent: its actions must be single raw actions (frame skip 1).
+        agent: any agent.
+        space: raw action space of one environment.
         explore: act to learn rather than to score.
 
     Raises:
-        ConfigError: if the agent chooses blocks of actions.
+        SpaceError: if the agent's actions are none of that environment's.
     """
 
-    def __init__(self, agent: Agent, *, explore: bool = True) -> None:
-        if agent.spaces.block != 1:
-            raise ConfigError(
-                f"the agent chooses blocks of {agent.spaces.block} actions, a recording holds single "
-                "ones; wrap the environment in ActionBlock only for evaluation"
+    def __init__(self, agent: Agent, space: gym.Space, *, explore: bool = True) -> None:
+        block = agent.spaces.block
+        if block_space(space, block) != agent.spaces.action:
+            raise SpaceError(
+                f"the agent's action space is {agent.spaces.action} (block {block}), which does not fit "
+                f"the environment's {space}"
             )
-        self.agent, self.explore = agent, explore
+        self.agent, self.space, self.explore = agent, space, explore
         self._state: AgentState | None = None
+        self._due: deque[NDArray] = deque()
 
     def begin(self, seed: int, count: int) -> None:
         """Forget, and seed the noise."""
+        self._due.clear()
         self._state = self.agent.initial(count)
         self._first = np.ones(count, bool)
         self._noise = torch.Generator(self.agent.model.device).manual_seed(seed)
 
     def act(self, obs: Any) -> NDArray:
-        """[N, ...] the agent's decisions as raw actions."""
+        """[N, ...] the next raw action of the agent's decisions."""
+        if not self._due:
+            self._due.extend(self._decide(obs))
+        return self._due.popleft()
+
+    def _decide(self, obs: Any) -> NDArray:
+        """[block, N, ...] raw actions until the next decision."""
         assert self._state is not None
         decision, self._state = self.agent.act(
             obs, self._state, is_first=self._first, explore=self.explore, generator=self._noise
         )
         self._first = np.zeros_like(self._first)
-        return self.agent.spaces.decode_action(decision.action)
+        chosen = self.agent.spaces.decode_action(decision.action)
+        if self.agent.spaces.block == 1:
+            return chosen[None]
+        return np.moveaxis(split_block(self.space, chosen, self.agent.spaces.block), 1, 0)
 
 
 def collect(

@@ -146,7 +146,7 @@ def goal_env(
     goals = _goals(protocol, held_out)
     # Replaying a segment must not end the episode before the segment does.
     steps = max(protocol.budget, protocol.goal_offset) + 1
-    options = {"max_episode_steps": steps, **protocol.env_options}
+    options = {**protocol.env_options, "max_episode_steps": steps}
     native = make_vec(protocol.env, protocol.episodes, **options)
     if isinstance(native.unwrapped, Stateful):
         env: gym.vector.VectorEnv = GoalReachingVector(native, goals, budget=protocol.budget)

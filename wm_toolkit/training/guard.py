@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from wm_toolkit.batch import Batch, Metrics
-from wm_toolkit.checkpoint import replace_file
+from wm_toolkit.checkpoint import replace_file, save_tensors
 from wm_toolkit.errors import NonFiniteError
 
 LAG = 16
@@ -93,9 +92,8 @@ def save_batch(path: str | Path, batch: Batch, facts: dict[str, Any]) -> None:
             flat |= {f"{name}/{key}": tensor for key, tensor in value.items()}
         elif value is not None:
             flat[name] = value
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in flat.items()}
     with replace_file(path) as temporary:
-        save_file(plain, temporary, metadata={"facts": json.dumps(facts)})
+        save_tensors(temporary, flat, {"facts": json.dumps(facts)})
 
 
 def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:

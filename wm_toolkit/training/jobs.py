@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +17,33 @@ from wm_toolkit.agents.agent import Agent
 from wm_toolkit.batch import Batch
 from wm_toolkit.checkpoint import load_json
 from wm_toolkit.config import from_dict, to_dict
-from wm_toolkit.data.dataset import TrajectoryDataset
+from wm_toolkit.data.dataset import TrajectoryDataset, find_dataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.data.loader import Loader
 from wm_toolkit.data.windows import Windows
 from wm_toolkit.envs.make import make
-from wm_toolkit.envs.walks import smooth_walks
-from wm_toolkit.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from wm_toolkit.envs.walks import Walks, smooth_walks
+from wm_toolkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    did_you_mean,
+)
 from wm_toolkit.registry import RECIPES, build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
-from wm_toolkit.training.config import OfflineConfig
+from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
+from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.hooks import Calibrate, CollapseMonitor, Hook
 from wm_toolkit.training.launch import world
 from wm_toolkit.training.logging import CONFIG, RECORD
-from wm_toolkit.training.trainer import MODEL, Trainer, TrainResult
+from wm_toolkit.training.trainer import MODEL, Evaluate, Trainer, TrainResult
 
 if TYPE_CHECKING:
     from wm_toolkit.envs.rooms import Rooms
+
+log = logging.getLogger(__name__)
 
 TWO_ROOMS = "wm_toolkit/TwoRooms-v0"
 MONITOR_WINDOWS = 128
@@ -61,9 +73,11 @@ def prepare_two_rooms(
         DataError: if the file there holds something else.
     """
     path = Path(path or catalog.home() / "datasets" / "tworooms.h5")
-    made = {"episodes": episodes, "steps": steps, "seed": seed}
+    made: dict[str, Any] = {"episodes": episodes, "steps": steps, "seed": seed}
+    made |= {"rooms": layout} if (layout := _layout(rooms)) else {}
     if not path.exists():
-        _write_walks(path, made, rooms)
+        walks = smooth_walks(seed, episodes=episodes, steps=steps, rooms=rooms)
+        _write_walks(path, made, walks)
     data = TrajectoryDataset.load(path)
     if data.metadata.get("made") != made:
         raise DataError(
@@ -73,23 +87,60 @@ def prepare_two_rooms(
     return data
 
 
-def _write_walks(path: Path, made: dict[str, int], rooms: Rooms | None) -> None:
+def _layout(rooms: Rooms | None) -> dict[str, Any]:
+    """The fields in which a layout differs from the standard one, JSON-ready."""
+    if rooms is None:
+        return {}
+    standard = dataclasses.asdict(type(rooms)())
+    changed = {k: v for k, v in dataclasses.asdict(rooms).items() if v != standard[k]}
+    return json.loads(json.dumps(changed))
+
+
+def _write_walks(path: Path, made: dict[str, Any], walks: Walks) -> None:
     about = {
         "name": path.stem,
         "env": TWO_ROOMS,
+        "env_options": made.get("rooms", {}),
         "made": made,
         "source": "wm_toolkit.envs.walks.smooth_walks",
         "licence": "MIT",
     }
     units = {"obs/position": "px", "action": "2 px"}
-    env = make(TWO_ROOMS, obs_mode="both", rooms=rooms)
+    env = make(TWO_ROOMS, obs_mode="both", rooms=walks.rooms)
     spaces = Spaces.of(env)
     env.close()
     # What a killed writer left are finished walks of the same seed: they are kept and continued.
     with Hdf5Writer(path, spaces, metadata=about, units=units, append=True) as writer:
-        for number, walk in enumerate(smooth_walks(**made, rooms=rooms).trajectories()):
+        for number, walk in enumerate(walks.trajectories()):
             if number >= writer.finished:
                 writer.add_episode(walk)
+
+
+def prepare_data(name_or_path: str | Path) -> None:
+    """Make a data set that the catalog knows how to build and this machine does not have yet.
+
+    Any other name or path is left to whoever opens it.
+    """
+    entry = catalog.entries("datasets").get(str(name_or_path))
+    if entry is None or "builder" not in entry.extra:
+        return
+    try:
+        find_dataset(name_or_path)
+    except UnknownNameError:
+        log.info("preparing the data set %s: %s", entry.name, entry.summary)
+        module, _, function = entry.extra["builder"].partition(":")
+        getattr(importlib.import_module(module), function)()
+
+
+def open_data(name_or_path: str | Path) -> TrajectoryDataset:
+    """`TrajectoryDataset.load`, after preparing what the catalog can build.
+
+    Raises:
+        UnknownNameError: listing the places that were tried.
+        DataError: if the file is damaged.
+    """
+    prepare_data(name_or_path)
+    return TrajectoryDataset.load(name_or_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +172,9 @@ def offline_data(data: TrajectoryDataset, config: OfflineConfig) -> OfflineData:
 
     Raises:
         ConfigError: if the data set lacks an observation the recipe reads.
+        DataError: naming file, episode and row of an action that is no number or lies outside its space.
     """
+    data.check_actions()
     protocol = config.evaluation
     train, held_out = data.split(1 - protocol.holdout, seed=protocol.split_seed)
     have = data.spaces.observation
@@ -145,7 +198,10 @@ def offline_agent(recipe: str, config: Any, ready: OfflineData) -> Agent:
         agent = build(recipe, ready.spaces, config)
     data = ready.train
     protocol = to_dict(config.evaluation)
-    protocol["env"] = protocol["env"] or str(data.metadata.get("env", ""))
+    if not protocol["env"]:
+        protocol["env"] = str(data.metadata.get("env", ""))
+        recorded = data.metadata.get("env_options") or {}
+        protocol["env_options"] = {**recorded, **protocol["env_options"]}
     agent.info["evaluation"] = protocol
     agent.info["data"] = {
         "name": data.name,
@@ -164,17 +220,21 @@ def train_offline(
     data: TrajectoryDataset,
     run_dir: str | Path,
     *,
-    probes: Sequence[str] = (),
+    probes: Sequence[str] | None = None,
     hooks: Sequence[Hook] = (),
 ) -> tuple[Agent, TrainResult]:
     """Train a recipe on a data set, or go on with a run that was stopped.
+
+    With `train.eval_every` or `train.keep="best"` the agent is measured along the way, on goals other
+    than the protocol's: what stops a run or picks its weights must not be what it is judged by.
 
     Args:
         recipe: "lewm", or a preset "lewm.small".
         config: its full config (an `OfflineConfig`).
         data: the whole data set; the protocol's share of it is held out.
         run_dir: the run folder; checkpoints in it are continued.
-        probes: columns that a linear probe reads off the representation, for the logs.
+        probes: columns that a linear probe reads off the representation, for the logs; by default the
+            protocol's `state_key`, if the data has it.
         hooks: further hooks, such as a progress bar.
 
     Raises:
@@ -193,16 +253,34 @@ def train_offline(
         world_size=processes,
         keys=[f"obs/{key}" for key in config.observations],
     )
-    watch = [CollapseMonitor(monitor_batch(ready, config.window), probes)]
+    seen = monitor_batch(ready, config.window)
+    if probes is None:
+        probes = [key for key in (config.evaluation.state_key,) if key in seen.obs | seen.extras]
+    watch = [CollapseMonitor(seen, probes)]
     calibrate = [Calibrate(_calibration(source))] if hasattr(agent.model, "calibrate") else []
     trainer = Trainer(
         agent,
         source,
         run_dir=run_dir,
         config=config.train,
+        evaluate=_evaluation(config.train, ready),
         hooks=[*watch, *calibrate, *hooks],
     )
     return agent, trainer.train()
+
+
+def _evaluation(config: TrainConfig, ready: OfflineData) -> Evaluate | None:
+    """What measures an agent while it trains, if the config asks for it."""
+    if not config.eval_every and config.keep == "last":
+        return None
+
+    def measure(agent: Agent) -> dict[str, float]:
+        protocol = from_dict(EvaluationConfig, agent.info["evaluation"])
+        other = dataclasses.replace(protocol, seed=protocol.seed + 1)
+        row = evaluate(agent, ready.held_out, other).to_json()
+        return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
+
+    return measure
 
 
 def require_offline(recipe: str, config: Any) -> None:
@@ -254,12 +332,20 @@ def agent_data(agent: Agent) -> OfflineData:
     """The data set that a saved agent was trained on, parted the same way.
 
     Raises:
-        UnknownNameError: if it is not on this machine.
+        UnknownNameError: if it is not on this machine and cannot be made here.
         DataError: if it is another one by now.
     """
     about = agent.info.get("data") or {}
     path, name = about.get("path"), about.get("name", "")
-    data = TrajectoryDataset.load(path if path and Path(path).exists() else name)
+    try:
+        data = open_data(path if path and Path(path).exists() else name)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"the data set {name!r} that this agent was trained on (checksum "
+            f"{about.get('checksum', '')[:12]}) is neither at {path} nor at "
+            f"{catalog.home() / 'datasets' / f'{name}.h5'}; its held-out episodes hold the goals. Copy it "
+            "there, or let the environment draw other goals (wm eval --set goals=env)"
+        ) from error
     if about.get("checksum") and data.checksum != about["checksum"]:
         raise DataError(
             f"{data.path} is not the data set this agent was trained on: checksum "

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.checkpoint import sweep
+from wm_toolkit.errors import DataError, UnknownNameError
 from wm_toolkit.render.report import number
 from wm_toolkit.training.evaluate import Progress, evaluate
 from wm_toolkit.training.jobs import OfflineData, agent_data, monitor_batch
@@ -25,7 +27,7 @@ TITLE = "Goals reached by planning in a learned world model"
 def measure_run(
     run_dir: str | Path,
     contenders: Mapping[str, Agent],
-    ready: OfflineData,
+    ready: OfflineData | None,
     *,
     say: Callable[[str], None] = log.info,
     progress: Progress | None = None,
@@ -36,23 +38,25 @@ def measure_run(
         run_dir: the run folder, with the saved model.
         contenders: agents by name; "model" is the run's own, its episodes are filmed and its row goes
             into the card.
-        ready: the data the agent was trained on, parted the same way.
+        ready: the data the agent was trained on, parted the same way; None if goals come from the
+            environment and nothing else shall be measured.
         say: told which stage begins.
         progress: told how far an evaluation is.
 
     Returns:
         rows by name, with the keys of `Evaluation.to_json`.
     """
+    sweep(run_dir)
     results, model = Results(run_dir), contenders["model"]
-    prediction_error(results, model, monitor_batch(ready, AHEAD + 1))
+    if ready is not None:
+        prediction_error(results, model, monitor_batch(ready, AHEAD + 1))
     for name, agent in contenders.items():
         if name in results.rows:
             continue
         say(f"evaluation: {name}")
-        needs_data = agent.info["evaluation"]["goals"] == "dataset"
         found = evaluate(
             agent,
-            ready.held_out if needs_data else None,
+            ready.held_out if ready is not None else None,
             films=FILMED if name == "model" else 0,
             progress=progress,
         )
@@ -71,7 +75,8 @@ def render_run(
 
     Args:
         run_dir: the run folder.
-        agent, ready: its agent and data, if they are loaded already.
+        agent, ready: its agent and data, if they are loaded already. Without its data on this machine
+            the page shows no dreams beside the truth.
 
     Returns:
         the page.
@@ -80,9 +85,17 @@ def render_run(
         CheckpointError: if the folder holds no model.
     """
     agent = agent or Agent.from_pretrained(run_dir)
-    ready = ready or agent_data(agent)
-    batch = monitor_batch(ready, AHEAD + 1)
+    ready = ready or _data_if_here(agent)
+    batch = None if ready is None else monitor_batch(ready, AHEAD + 1)
     return write_report(run_dir, title=TITLE, lead=lead(agent), agent=agent, batch=batch)
+
+
+def _data_if_here(agent: Agent) -> OfflineData | None:
+    try:
+        return agent_data(agent)
+    except (UnknownNameError, DataError) as error:
+        log.warning("the page is made without film strips of dreams: %s", error)
+        return None
 
 
 def lead(agent: Agent) -> str:
@@ -109,6 +122,8 @@ def card(agent: Agent) -> str:
     """Markdown for people: what the agent is, what it learnt from, what it reaches and how to check it."""
     row, data = agent.info["results"], agent.info["data"]
     protocol = agent.info["evaluation"]
+    goals = f"from held-out episodes {protocol['goal_offset']} steps ahead"
+    goals = goals if protocol["goals"] == "dataset" else "drawn by the environment"
     low, high = row["interval"]
     return (
         f"{agent.default_card()}\n"
@@ -119,7 +134,7 @@ def card(agent: Agent) -> str:
         f"|---|---|---|---|---|---|\n"
         f"| {row['success_rate']:.1%} | {low:.1%} to {high:.1%} | {number(row['steps_to_goal'], 1)} | "
         f"{row['start_solved_rate']:.1%} | {row['episodes']} | {row['seed']} |\n\n"
-        f"Protocol: {protocol['env']}, goals from held-out episodes {protocol['goal_offset']} steps "
-        f"ahead, budget {protocol['budget']} steps, {protocol['frame_skip']} per decision. "
-        "`wm eval` on this folder repeats it.\n"
+        f"Protocol: {protocol['env']}, goals {goals}, budget {protocol['budget']} steps, "
+        f"{protocol['frame_skip']} per decision. To repeat it: `wm eval .` in this folder, or "
+        "`wm eval PATH` from anywhere.\n"
     )

@@ -101,14 +101,17 @@ def prediction_error(results: Results, agent: Agent, batch: Batch) -> HorizonErr
     return HorizonError(tuple(stored["model"]), tuple(stored["copy"]))
 
 
-def write_report(run_dir: str | Path, *, title: str, lead: str, agent: Agent, batch: Batch) -> Path:
+def write_report(
+    run_dir: str | Path, *, title: str, lead: str, agent: Agent, batch: Batch | None
+) -> Path:
     """Write report.html, and goals.gif if episodes were filmed, from what lies in a run folder.
 
     Args:
         run_dir: the run folder.
         title, lead: heading and the sentences under it.
         agent: the run's; a model with a decoder draws its dreams beside the truth.
-        batch: [B, T] held-out windows for that: the first frame is seen, the others are dreamt.
+        batch: [B, T] held-out windows for that: the first frame is seen, the others are dreamt; None
+            leaves them out.
 
     Returns:
         the page.
@@ -122,7 +125,7 @@ def write_report(run_dir: str | Path, *, title: str, lead: str, agent: Agent, ba
         results.rows,
         training_curves(folder),
         HorizonError(tuple(stored["model"]), tuple(stored["copy"])) if stored else None,
-        dream_strips(agent.model, batch),
+        None if batch is None else dream_strips(agent.model, batch),
         episodes,
         _json(folder / RECORD),
         _json(folder / CONFIG),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate.utils import broadcast_object_list, gather_object
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from wm_toolkit.agents.agent import Agent, Learner
 from wm_toolkit.batch import Metrics
-from wm_toolkit.checkpoint import load_state, replace_file
+from wm_toolkit.checkpoint import load_state, replace_file, save_tensors, sweep
 from wm_toolkit.config import to_dict
 from wm_toolkit.data.source import Source
 from wm_toolkit.errors import CheckpointError, ConfigError
@@ -243,17 +244,21 @@ class Trainer:
         self.best, self._evaluations_since_best = value, 0
         if self.config.keep == "best" and self.is_main:
             with replace_file(self.run_dir / BEST) as temporary:
-                model = self.agent.model.state_dict()
-                save_file({k: v.contiguous().clone() for k, v in model.items()}, temporary)
+                save_tensors(temporary, self.agent.model.state_dict())
 
     def _settle(self) -> None:
         """Leave the agent with the weights of its artefact: the best ones, or the last (averaged)."""
+        # A process that was killed while it replaced the artefact of a finished run left none.
+        lost = bool(self.agent.recipe) and not (self.run_dir / MODEL).exists()
+        self.accelerator.wait_for_everyone()
         if self.config.keep == "last":
             with self.learner.evaluation_weights():
+                if lost:
+                    self._each_hook("before_evaluation")
+                    self._save_artefact()
                 last = {k: v.clone() for k, v in self.agent.model.state_dict().items()}
             self.agent.model.load_state_dict(last)
             return
-        self.accelerator.wait_for_everyone()
         load_state(self.agent.model, load_file(self.run_dir / BEST), str(self.run_dir / BEST))
         self._save_artefact()
 
@@ -282,6 +287,7 @@ class Trainer:
                 "evaluations_since_best": self._evaluations_since_best,
                 "results": self.results,
                 "train": to_dict(self.config),
+                "agent": self._agent_facts(),
             }
             self.checkpoints.save(Checkpoint(self.agent.model.state_dict(), state, facts))
         self.accelerator.wait_for_everyone()
@@ -291,6 +297,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.is_main:
             self.checkpoints.clean()
+            sweep(self.run_dir)
         if path is None:
             return
         saved = load_checkpoint(path)
@@ -315,6 +322,12 @@ class Trainer:
             for name in FIXED
             if saved.facts["train"][name] != now[name]
         ]
+        was, agent = saved.facts.get("agent", {}), self._agent_facts()
+        changed += [
+            f"{name} was {was.get(name)} and is {agent.get(name)}"
+            for name in sorted(was.keys() | agent.keys())
+            if was.get(name) != agent.get(name)
+        ]
         if changed:
             raise ConfigError(
                 f"{path} belongs to another run: {'; '.join(changed)}. Continue with the old values, or "
@@ -327,6 +340,12 @@ class Trainer:
                 f"{path} holds the memory of hooks that this run lacks: {', '.join(missing)}; give the "
                 "same hooks to continue it"
             )
+
+    def _agent_facts(self) -> dict[str, Any]:
+        """The agent's recipe and hyper-parameters as JSON knows them: what a resumed run must keep."""
+        config = to_dict(self.agent.config) if dataclasses.is_dataclass(self.agent.config) else {}
+        own = {k: v for k, v in config.items() if k not in ("train", "evaluation")}
+        return json.loads(json.dumps({"recipe": self.agent.recipe, **own}))
 
     # -- logs ----------------------------------------------------------------------------------------
     def _open_log(self) -> RunRecord | None:

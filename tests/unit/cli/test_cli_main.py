@@ -48,6 +48,10 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["check", "lewm.smal"], "Did you mean 'lewm.small'"),
         (["bench", "dat"], "Did you mean 'data'"),
         (["collect", "wm_toolkit/TwoRoms-v0", "x.h5"], "wm_toolkit/TwoRooms-v0"),
+        (["collect", "CartPole-v1", "x.h5", "--set", "foo=1"], "unexpected keyword argument 'foo'"),
+        (["collect", "CartPole-v1", "x.h5", "--envs", "0"], "envs 0"),
+        (["collect", "CartPole-v1", "x.h5", "--goals"], "draws no goals of its own"),
+        (["convert", "tworoms", "x.h5"], "Did you mean 'tworooms'"),
     ],
 )
 def test_a_misspelt_name_gets_a_hint_and_exit_code_two(words, hint, capsys):
@@ -73,6 +77,17 @@ def test_a_bug_is_not_dressed_up_as_a_users_error(monkeypatch):
     monkeypatch.setattr(list_command, "run", lambda args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["list"])
+
+
+def test_a_full_disk_is_no_bug(monkeypatch, capsys):
+    def full(args):
+        raise OSError(28, "No space left on device", "runs/demo")
+
+    monkeypatch.setattr(list_command, "run", full)
+    assert cli.main(["list"]) == cli.USER_ERROR
+    assert "No space left on device: 'runs/demo'" in capsys.readouterr().err
+    with pytest.raises(OSError, match="No space left"):
+        cli.main(["list", "--traceback"])
 
 
 def test_an_interrupted_command_says_how_to_go_on(monkeypatch, capsys):

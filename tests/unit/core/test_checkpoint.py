@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 
 import gymnasium as gym
 import numpy as np
@@ -164,3 +166,46 @@ def test_an_agent_without_a_recipe_cannot_be_saved(agent, tmp_path):
         handmade.save_pretrained(tmp_path / "a")
     with pytest.raises(ConfigError, match="no learner"):
         handmade.learn(None)  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_there_is_named(agent, tmp_path):
+    agent.save_pretrained(tmp_path / "a")
+    with pytest.raises(ConfigError, match="no device 'cuda:99' here"):
+        Agent.from_pretrained(tmp_path / "a", device="cuda:99")
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_artefact(agent, tmp_path):
+    agent.save_pretrained(tmp_path / "a")
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be written.*Is the disk full\?"):
+            agent.save_pretrained(tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+    assert [f.name for f in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_killed_writers_left_is_put_right_and_nothing_else_is_touched(tmp_path):
+    (tmp_path / ".card.abc_1234.tmp").write_text("half")
+    (tmp_path / ".model.abcd1234.tmp").mkdir()
+    (tmp_path / ".model.abcd1234.old").mkdir()
+    (tmp_path / ".model.abcd1234.old" / "weights").write_text("whole")
+    (tmp_path / ".mine.tmp").write_text("precious")
+    checkpoint.sweep(tmp_path, "other")
+    assert len(list(tmp_path.iterdir())) == 4
+    checkpoint.sweep(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".mine.tmp", "model"]
+    assert (tmp_path / "model" / "weights").read_text() == "whole"
+    checkpoint.sweep(tmp_path / "missing")
+
+
+def test_an_older_copy_goes_once_the_new_one_stands(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / ".model.abcd1234.old").mkdir()
+    checkpoint.sweep(tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]

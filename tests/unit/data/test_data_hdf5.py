@@ -164,6 +164,13 @@ def test_a_killed_writer_leaves_the_old_file_whole_and_its_episodes_recoverable(
     assert inspect(path).problems == []
 
 
+def test_what_a_writer_killed_while_assembling_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / ".a.h5.abcd1234.tmp").write_bytes(b"half of a large file")
+    (tmp_path / ".b.h5.abcd1234.tmp").write_bytes(b"somebody else's")
+    write(tmp_path / "a.h5", range(2))
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".b.h5.abcd1234.tmp", "a.h5"]
+
+
 def test_an_episode_whose_bytes_were_lost_ends_the_recovery(tmp_path):
     path = tmp_path / "a.h5"
     writer = Hdf5Writer(path, SPACES)

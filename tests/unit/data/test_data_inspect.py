@@ -9,6 +9,7 @@ from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.data.inspect import inspect, verify
 from wm_toolkit.data.trajectory import Trajectory
+from wm_toolkit.errors import DataError
 from wm_toolkit.spaces import Spaces
 
 SPACES = Spaces(
@@ -69,6 +70,27 @@ def test_bad_values_are_placed(path, message):
     assert any(message in text and text.startswith(str(path)) for text in texts), texts
     assert any("does not match its checksum" in text for text in texts)
     assert not verify(TrajectoryDataset.load(path))
+
+
+def test_damaged_descriptions_are_reported_once_with_the_file(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["metadata"] = "{"
+    (problem,) = inspect(path).problems
+    assert str(problem).startswith(f"{path}, attribute 'metadata' is not valid JSON")
+    with pytest.raises(DataError, match="attribute 'metadata' is not valid JSON"):
+        TrajectoryDataset.load(path)
+
+
+def test_facts_about_episodes_must_be_as_many_as_episodes(path):
+    with h5py.File(path, "a") as file:
+        file["episode_info"] = ["{}"]
+    (problem,) = inspect(path).problems
+    assert str(problem) == f"{path}, column 'episode_info': has 1 entries for 3 episodes"
+    with h5py.File(path, "a") as file:
+        del file["episode_info"]
+        file["episode_info"] = ["{}", "{", "{}"]
+    with pytest.raises(DataError, match="episode_info of episode 1 is not valid JSON"):
+        TrajectoryDataset.load(path)
 
 
 def test_fillers_are_not_taken_for_actions(path):

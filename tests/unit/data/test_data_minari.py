@@ -1,5 +1,6 @@
 """Minari, both ways and both storages: exact, resumable, and clear about what is lost."""
 
+import dataclasses
 import logging
 
 import gymnasium as gym
@@ -111,6 +112,48 @@ def test_native_to_minari_and_back_is_exact(tmp_path, observation, action, stora
     assert after.columns["reward"].unit == "m"
     assert after.metadata["licence"] == "MIT"
     assert inspect("toy/walk-v0").problems == []
+
+
+def rewardless(n=3):
+    return [
+        dataclasses.replace(episode, reward=None)
+        for episode in episodes(OBSERVATIONS["vector"], ACTIONS["box"], n)
+    ]
+
+
+@pytest.mark.parametrize("storage", ["minari", "minari-arrow"])
+def test_absent_rewards_are_zeros_for_minari_and_absent_again_when_read_back(tmp_path, storage):
+    spaces = Spaces(flat_space(OBSERVATIONS["vector"]), ACTIONS["box"])
+    with Hdf5Writer(tmp_path / "a.h5", spaces) as writer:
+        for episode in rewardless():
+            writer.add_episode(episode)
+    convert(tmp_path / "a.h5", "toy/walk-v0", format=storage)
+    for episode in minari.load_dataset("toy/walk-v0").iterate_episodes():
+        np.testing.assert_array_equal(episode.rewards, np.zeros(len(episode.actions)))
+    assert all(episode.reward is None for episode in open_reader("toy/walk-v0").episodes())
+    assert inspect("toy/walk-v0").problems == []
+    convert("toy/walk-v0", tmp_path / "b.h5")
+    before, after = (TrajectoryDataset.load(tmp_path / name) for name in ("a.h5", "b.h5"))
+    assert "reward" not in after.columns
+    assert after.checksum == before.checksum
+
+
+def test_a_continued_minari_recording_remembers_that_rewards_are_absent(tmp_path):
+    spaces = Spaces(flat_space(OBSERVATIONS["vector"]), ACTIONS["box"])
+    with_reward = next(iter(episodes(OBSERVATIONS["vector"], ACTIONS["box"], 1)))
+    writer = FORMATS["minari"].write("walk-v0", spaces)
+    writer.add_episode(rewardless(1)[0])
+    writer.abandon()
+    writer = FORMATS["minari"].write("walk-v0", spaces)
+    with pytest.raises(DataError, match="'reward', episode 1: is new, the episodes before lack it"):
+        writer.add_episode(with_reward)
+    writer.add_episode(rewardless(1)[0])
+    writer.close()
+    assert [episode.reward for episode in open_reader("walk-v0").episodes()] == [None, None]
+    writer = FORMATS["minari"].write("run-v0", spaces)
+    writer.add_episode(with_reward)
+    with pytest.raises(DataError, match="'reward', episode 1: is missing"):
+        writer.add_episode(rewardless(1)[0])
 
 
 @pytest.mark.parametrize("storage", ["hdf5", "arrow"])
@@ -278,6 +321,29 @@ def test_a_torn_minari_recording_is_cut_or_begun_anew(tmp_path, root, caplog):
     with caplog.at_level(logging.WARNING):
         assert FORMATS["minari"].write("run-v0", reader.spaces).finished == 0
     assert "starting over" in caplog.text
+
+
+@pytest.mark.parametrize("storage", ["minari", "minari-arrow"])
+def test_a_recording_killed_while_metadata_was_written_goes_on(tmp_path, root, storage):
+    source = write_native(tmp_path / "a.h5", OBSERVATIONS["vector"], ACTIONS["box"], n=3)
+    reader = open_reader(source)
+    writer = FORMATS[storage].write("walk-v0", reader.spaces)
+    for episode in list(reader.episodes())[:2]:
+        writer.add_episode(episode)
+    writer.abandon()
+    data = root / ".walk-v0.partial/data"
+    (data / "metadata.json").write_text("")
+    if storage == "minari-arrow":
+        (data / "2").mkdir()
+        (data / "2" / "metadata.json").write_text("")
+    writer = FORMATS[storage].write("walk-v0", reader.spaces)
+    assert writer.finished == 2
+    writer.add_episode(list(reader.episodes())[2])
+    writer.close()
+    assert sorted(p.name for p in (root / "walk-v0").iterdir()) == ["data"]
+    for mine, theirs in zip(reader.episodes(), open_reader("walk-v0").episodes(), strict=True):
+        np.testing.assert_array_equal(mine.action, theirs.action)
+        assert mine.info == theirs.info
 
 
 def test_another_conversion_in_the_way_is_refused(tmp_path):

@@ -1,13 +1,17 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from training_toys import Eyes
 
+from wm_toolkit.agents.actors import Decision
+from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
-from wm_toolkit.errors import ConfigError, DataError
+from wm_toolkit.errors import ConfigError, DataError, SpaceError
 from wm_toolkit.spaces import Spaces
-from wm_toolkit.training.collect import RandomPolicy, collect
+from wm_toolkit.training.collect import AgentPolicy, RandomPolicy, collect
 
 
 def record(path, env, episodes, **options):
@@ -80,3 +84,65 @@ def test_a_missing_extra_and_a_lost_last_observation_are_refused(tmp_path):
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1")], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(ConfigError, match="last observation"):
         record(tmp_path / "b.h5", env, 1)
+
+
+class Stairs:
+    """Answers with actions that tell what was seen and where in the block they stand."""
+
+    def __init__(self, spaces):
+        self.spaces = spaces
+
+    def initial(self, batch_size):
+        return None
+
+    def act(self, state, obs, memory, *, is_first, explore=False, generator=None):
+        first = state.position[:, :1] / 100
+        ramp = torch.arange(self.spaces.action_width) / 100
+        return Decision(first + ramp), None
+
+
+def test_an_agent_of_blocks_looks_at_every_kth_row_and_every_raw_step_is_recorded(tmp_path):
+    env = gym.make_vec("wm_toolkit/TwoRooms-v0", num_envs=2, obs_mode="position")
+    spaces = Spaces.of(env).blocked(3)
+    agent = Agent(Eyes(spaces), Stairs(spaces))
+    policy = AgentPolicy(agent, env.single_action_space)
+    with Hdf5Writer(tmp_path / "a.h5", Spaces.of(env)) as writer:
+        collect(env, policy, writer, episodes=4, max_steps=7)
+    looks = agent.model.looks
+    assert len(looks) == 6  # rows 0, 3 and 6 of two rounds
+    for number, episode in enumerate(TrajectoryDataset.load(tmp_path / "a.h5")):
+        assert episode.action.shape == (7, 2)
+        for t, action in enumerate(episode.action):
+            block, place = divmod(t, 3)
+            seen = looks[3 * (number // 2) + block][number % 2]
+            np.testing.assert_array_equal(seen, episode.obs["vector"][3 * block])
+            np.testing.assert_allclose(
+                action, seen[0] / 100 + np.arange(2 * place, 2 * place + 2) / 100, atol=1e-6
+            )
+
+
+def test_blocks_of_choices_are_recorded_as_single_choices(tmp_path):
+    env = vector(2)
+    spaces = Spaces.of(env).blocked(2)
+    agent = Agent(Eyes(spaces), RightThenLeft())
+    with Hdf5Writer(tmp_path / "a.h5", Spaces.of(env)) as writer:
+        collect(env, AgentPolicy(agent, env.single_action_space), writer, episodes=2, max_steps=5)
+    for episode in TrajectoryDataset.load(tmp_path / "a.h5"):
+        assert list(episode.action) == [1, 0, 1, 0, 1][: len(episode)]
+
+
+class RightThenLeft:
+    """Always the block (1, 0)."""
+
+    def initial(self, batch_size):
+        return None
+
+    def act(self, state, obs, memory, *, is_first, explore=False, generator=None):
+        return Decision(torch.tensor([[0.0, 1.0, 1.0, 0.0]]).repeat(len(is_first), 1)), None
+
+
+def test_an_agent_of_other_actions_is_refused():
+    spaces = Spaces.of(gym.make("CartPole-v1")).blocked(2)
+    agent = Agent(Eyes(spaces), RightThenLeft())
+    with pytest.raises(SpaceError, match=r"MultiDiscrete.*block 2.*does not fit.*Box"):
+        AgentPolicy(agent, gym.spaces.Box(-1, 1, (2,), np.float32))

@@ -5,44 +5,19 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from training_toys import Eyes
 
 from wm_toolkit.agents.actors import Decision, RandomActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.envs.walks import smooth_walks
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.models.base import WorldModel
 from wm_toolkit.spaces import Spaces
-from wm_toolkit.structs import Struct
 from wm_toolkit.training.config import EvaluationConfig
 from wm_toolkit.training.evaluate import evaluate, random_agent, wilson_interval
 
 ENV = "wm_toolkit/TwoRooms-v0"
 BLOCK = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen(Struct):
-    position: torch.Tensor
-
-
-class Eyes(WorldModel[Seen]):
-    """Knows where the agent is."""
-
-    def initial(self, batch_size):
-        return Seen(torch.zeros(batch_size, 2))
-
-    def observe(self, state, action, obs, *, generator=None):
-        return Seen(obs["position"])
-
-    def imagine(self, state, action, *, generator=None):
-        return state
-
-    def features(self, state):
-        return state.position
-
-    def loss(self, batch):
-        return {}
 
 
 class Straight:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.envs.make import make
+from wm_toolkit.envs.rooms import Rooms
 from wm_toolkit.envs.true_rooms import TrueRooms
-from wm_toolkit.errors import CheckpointError, ConfigError, DataError
+from wm_toolkit.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.render.report import GoalEpisode
 from wm_toolkit.training import demo, jobs, measure, run_folder
@@ -39,6 +43,25 @@ def test_walks_are_made_once_and_never_mixed_up(tmp_path):
         jobs.prepare_two_rooms(path, episodes=3, steps=8, seed=1)
 
 
+def test_another_layout_is_recorded_and_evaluated_in(tmp_path, config):
+    path, rooms = tmp_path / "walks.h5", Rooms(doors=(40.0, 12.0), wall_x=30)
+    data = jobs.prepare_two_rooms(path, episodes=4, steps=30, rooms=rooms)
+    assert data.metadata["made"]["rooms"] == {"doors": [40.0, 12.0], "wall_x": 30}
+    jobs.prepare_two_rooms(path, episodes=4, steps=30, rooms=rooms)
+    with pytest.raises(DataError, match=r"was made with .*doors.*, not with"):
+        jobs.prepare_two_rooms(path, episodes=4, steps=30)
+    agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(data, config))
+    options = agent.info["evaluation"]["env_options"]
+    assert make(jobs.TWO_ROOMS, **options).unwrapped.rooms == rooms
+
+
+def test_the_standard_layout_needs_no_name(tmp_path):
+    path = tmp_path / "walks.h5"
+    jobs.prepare_two_rooms(path, episodes=3, steps=8)
+    made = jobs.prepare_two_rooms(path, episodes=3, steps=8, rooms=Rooms()).metadata["made"]
+    assert made == {"episodes": 3, "steps": 8, "seed": 0}
+
+
 def test_the_data_is_parted_as_the_protocol_says_and_scaled_by_the_training_part(walks, config):
     ready = jobs.offline_data(walks, config)
     assert (len(ready.train), len(ready.held_out)) == (18, 6)
@@ -55,6 +78,15 @@ def test_a_missing_observation_is_named(walks):
     config = recipe_config("lewm.small", observations=("imgae",))
     with pytest.raises(ConfigError, match=r"no observation 'imgae'\. Did you mean 'image'"):
         jobs.offline_data(walks, config)
+
+
+def test_an_action_that_is_no_number_is_named_before_training_begins(tmp_path, config):
+    path = tmp_path / "walks.h5"
+    data = jobs.prepare_two_rooms(path, episodes=4, steps=30)
+    with h5py.File(path, "r+") as file:
+        file["columns/action"][31 + 7, 1] = np.nan
+    with pytest.raises(DataError, match=r"walks\.h5, column 'action', episode 1, row 7: nan"):
+        jobs.offline_data(data, config)
 
 
 def test_initial_weights_come_from_the_seed_alone(walks, config):
@@ -84,6 +116,81 @@ def test_a_saved_agent_finds_its_data_again_and_refuses_another(walks, config, t
     agent.info["data"]["path"] = str(other.path)
     with pytest.raises(DataError, match="is not the data set this agent was trained on"):
         jobs.agent_data(agent)
+
+
+def test_missing_data_is_named_with_where_it_was_and_where_it_may_go(walks, config, monkeypatch):
+    agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(walks, config))
+    agent.info["data"] |= {"path": "/gone/strolls.h5", "name": "strolls"}
+    monkeypatch.setenv("WM_TOOLKIT_HOME", "/nowhere")
+    message = (
+        r"'strolls' .*neither at /gone/strolls.h5 nor at /nowhere/datasets/strolls.h5.*goals=env"
+    )
+    with pytest.raises(UnknownNameError, match=message):
+        jobs.agent_data(agent)
+
+
+def test_goals_of_the_environment_need_no_data_to_be_measured_and_rendered(
+    walks, config, tmp_path, caplog
+):
+    agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(walks, config))
+    agent.info["training"] = {"updates": 0, "seed": 7}
+    agent.info["evaluation"] |= {"goals": "env", "budget": 10}
+    agent.info["data"] |= {"path": "/gone/strolls.h5", "name": "strolls"}
+    agent.save_pretrained(tmp_path / "model")
+    rows = measure.measure_run(tmp_path, {"model": agent}, None)
+    assert rows["model"]["episodes"] == 4
+    assert (tmp_path / "goals.gif").exists()
+    assert "without film strips" in caplog.text
+    page = measure.render_run(tmp_path).read_text()
+    assert "Open-loop" not in page
+
+
+def test_training_measures_along_the_way_on_goals_other_than_the_protocols(walks, tmp_path):
+    changes = {
+        "train.updates": 2,
+        "train.batch_size": 4,
+        "train.eval_every": 1,
+        "train.keep": "best",
+        "evaluation.episodes": 2,
+        "evaluation.budget": 5,
+    }
+    config = recipe_config("lewm.small", **changes)
+    _, result = jobs.train_offline("lewm.small", config, walks, tmp_path)
+    assert result.results["seed"] == config.evaluation.seed + 1
+    assert result.results["episodes"] == 2
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [x["update"] for x in lines if "eval/success_rate" in x] == [1, 2]
+    assert Agent.from_pretrained(tmp_path).info["evaluation"]["seed"] == config.evaluation.seed
+
+
+def test_a_finished_run_that_lost_its_artefact_writes_it_again(walks, tmp_path):
+    changes = {"train.updates": 2, "train.batch_size": 4}
+    config = recipe_config("lewm.small", **changes)
+    jobs.train_offline("lewm.small", config, walks, tmp_path)
+    want = (tmp_path / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "model")  # killed while the folder was replaced
+    assert not jobs.is_trained(tmp_path, "lewm.small", config)
+    _, result = jobs.train_offline("lewm.small", config, walks, tmp_path)
+    assert (result.update, result.ended) == (2, "finished")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == want
+
+
+def test_a_run_folder_is_not_continued_with_other_hyper_parameters(walks, tmp_path):
+    changes = {"train.updates": 2, "train.batch_size": 4}
+    jobs.train_offline("lewm.small", recipe_config("lewm.small", **changes), walks, tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    other = recipe_config("lewm.small", **changes, lr=0.125)
+    with pytest.raises(ConfigError, match=r"belongs to another run: lr was .* and is 0\.125"):
+        jobs.train_offline("lewm.small", other, walks, tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_the_probe_reads_the_protocols_state_unless_told_otherwise(walks, tmp_path):
+    changes = {"train.updates": 50, "train.batch_size": 2, "train.log_every": 50}
+    config = recipe_config("lewm.small", **changes)
+    jobs.train_offline("lewm.small", config, walks, tmp_path)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert "monitor/probe_r2/position" in last
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -167,4 +274,25 @@ def test_the_card_says_the_number_and_how_to_repeat_it(walks, config, tmp_path):
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| 92.5% | 80.0% to 97.0% | 12.5 | 8.0% | 50 | 42 |" in card
     assert "12 updates" in card
-    assert "`wm eval` on this folder repeats it" in card
+    assert "goals from held-out episodes 25 steps ahead, budget 50 steps" in card
+    assert "`wm eval .` in this folder" in card
+    agent.info["evaluation"]["goals"] = "env"
+    assert "goals drawn by the environment, budget 50 steps" in measure.card(agent)
+
+
+def test_a_data_set_of_the_catalog_is_made_on_first_use_and_then_reused(monkeypatch):
+    made = []
+
+    def few_walks():
+        made.append(1)
+        return prepare(episodes=2, steps=6)
+
+    prepare = jobs.prepare_two_rooms
+    monkeypatch.setattr(jobs, "prepare_two_rooms", few_walks)
+    assert jobs.open_data("tworooms").checksum == jobs.open_data("tworooms").checksum
+    assert made == [1]
+
+
+def test_an_unknown_data_set_is_named_with_the_close_match():
+    with pytest.raises(UnknownNameError, match=r"'twoorooms'.*Did you mean 'tworooms'"):
+        jobs.open_data("twoorooms")

@@ -261,6 +261,21 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     assert updates_of(tmp_path) == [4]
 
 
+def test_a_full_disk_keeps_the_older_checkpoints_and_says_so(tmp_path, monkeypatch):
+    make(tmp_path, updates=4).train()
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"older checkpoints are unharmed.*disk full\?"):
+        make(tmp_path, updates=8).train()
+    monkeypatch.undo()
+    assert updates_of(tmp_path) == [4]
+    assert make(tmp_path, updates=8).train().update == 8
+
+
 def test_a_run_folder_of_another_run_is_refused(tmp_path):
     make(tmp_path).train()
     with pytest.raises(ConfigError, match="seed was 0 and is 3"):
@@ -304,10 +319,12 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
 
 def test_what_a_killed_writer_left_is_removed_and_ignored(tmp_path):
     make(tmp_path, updates=4).train()
-    (tmp_path / "checkpoints" / ".update_00000008.x.tmp").mkdir()
+    (tmp_path / "checkpoints" / ".update_00000008.abcd1234.tmp").mkdir()
+    (tmp_path / ".config.json.abcd1234.tmp").write_text("half")
     assert Checkpoints(tmp_path / "checkpoints").latest().name == "update_00000004"
     make(tmp_path).train()
     assert updates_of(tmp_path) == [8, 12]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_longer_run_goes_on_where_the_shorter_one_ended(tmp_path):

@@ -63,8 +63,14 @@ class Writer(Protocol):
         """Stop without completing; the finished episodes stay recoverable."""
         ...
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.close()
+        else:
+            self.abandon()
 
 
 class OpenWriter(Protocol):

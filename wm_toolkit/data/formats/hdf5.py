@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from wm_toolkit.checkpoint import sweep
 from wm_toolkit.data.columns import Rows
-from wm_toolkit.data.formats import FORMATS, Format
+from wm_toolkit.data.formats import FORMATS, Format, Writer
 from wm_toolkit.data.native import NativeData, open_native, write_file
 from wm_toolkit.data.partial import Partial, partial_folder
 from wm_toolkit.data.trajectory import Trajectory
@@ -18,7 +19,7 @@ from wm_toolkit.spaces import Spaces
 SUFFIXES = (".h5", ".hdf5")
 
 
-class Hdf5Writer:
+class Hdf5Writer(Writer):
     """Write episodes one by one; the file appears, whole, when the writer is closed.
 
     Finished episodes lie in the folder `.<name>.partial` beside the file until then. If the process dies
@@ -63,6 +64,7 @@ class Hdf5Writer:
         if self._old is not None:
             _require_same(self.path, self._old.spaces, spaces)
         self._partial = Partial(partial_folder(self.path))
+        sweep(self.path.parent, self.path.name)  # the recording is ours alone from here on
         try:
             header = self._continue(append)
         except DataError:
@@ -109,15 +111,6 @@ class Hdf5Writer:
             self._partial.close()
         else:
             self._partial.remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self.close()
-        else:
-            self.abandon()
 
     def _continue(self, append: bool) -> dict[str, Any]:
         header = self._partial.header

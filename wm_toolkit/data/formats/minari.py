@@ -1,7 +1,8 @@
 """Minari data sets, HDF5 and Arrow storage, both ways.
 
 Minari keeps T + 1 observations and infos and T actions an episode, which is what a `Trajectory` holds, so
-nothing is shifted here. Images are written with `jpeg_encoding=False`: Minari's default is lossy.
+nothing is shifted here. Images are written with `jpeg_encoding=False`: Minari's default is lossy. It
+cannot do without rewards: where there are none zeros are stored, and the metadata says so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +23,7 @@ from gymnasium import spaces as gs
 
 from wm_toolkit.checkpoint import load_json
 from wm_toolkit.data.checks import Problem
-from wm_toolkit.data.formats import FORMATS, Format
+from wm_toolkit.data.formats import FORMATS, Format, Writer
 from wm_toolkit.data.minari_hub import dataset_id, find, place
 from wm_toolkit.data.nesting import flatten, nest, nest_spaces
 from wm_toolkit.data.partial import partial_folder, plain
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 # What Minari writes itself, so it is neither copied nor passed on.
 OWN = ("total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding")
 OWN_SPACES = ("observation_space", "action_space", "wm_toolkit")
+METADATA, FINISHED = "data/metadata.json", "finished.json"
 STORED = (gs.Box, gs.Discrete, gs.MultiDiscrete, gs.MultiBinary)
 StorageKind = Literal["hdf5", "arrow"]
 
@@ -68,6 +70,7 @@ class MinariReader:
         self._bare = None if isinstance(space, gs.Dict) else next(iter(flat))
         self.spaces = Spaces(self._readable(flat), self._storage.action_space)
         self.metadata = self._metadata()
+        self._rewardless = "reward" in self._raw.get("wm_toolkit", {}).get("absent", ())
         if self._storage.jpeg_encoding:
             self._warn_lossy(flat, storages.is_image_space)
 
@@ -101,7 +104,7 @@ class MinariReader:
         return Trajectory(
             {key: np.asarray(obs[key]) for key in self.spaces.observation if key in obs},
             np.asarray(data["actions"]),
-            np.asarray(data["rewards"]),
+            None if self._rewardless else np.asarray(data["rewards"]),
             np.asarray(data["terminations"]).astype(bool),
             np.asarray(data["truncations"]).astype(bool),
             dict(self._extras(data["infos"] or {}, steps)),
@@ -154,7 +157,7 @@ class MinariReader:
         return {**about, **ours, "observation_layout": layout, "minari": minari}
 
 
-class MinariWriter:
+class MinariWriter(Writer):
     """Write episodes one by one; the data set appears when the writer is closed.
 
     Until then it lies in a hidden folder beside, and a writer opened again goes on after the episodes
@@ -191,6 +194,7 @@ class MinariWriter:
         self._bare = names[0] if bare else None
         self._folder = partial_folder(self.path)
         self.unfinished_metadata: dict[str, Any] = {}
+        self._rewardless = False
         self._storage: Any = self._resume() or self._create()
         # Minari measures the folder after every episode, which is quadratic; once is enough.
         self._storage.get_size = lambda: 0.0
@@ -203,14 +207,12 @@ class MinariWriter:
         """Check one episode and put it on disk.
 
         Raises:
-            DataError: naming column, episode and row, if it does not fit or has no reward.
+            DataError: naming column, episode and row, if it does not fit the spaces or the episodes
+                before it.
         """
         number = self.finished
         trajectory.validate(self.spaces, file=str(self.path), episode=number)
-        if trajectory.reward is None:
-            raise DataError(
-                f"{self.path}, episode {number}: Minari needs a reward column; there is none"
-            )
+        reward = self._reward(trajectory, number)
         buffers = require("minari.data_collector.episode_buffer", "minari")
         about = json.loads(json.dumps(dict(trajectory.info), default=plain))
         observations = trajectory.obs[self._bare] if self._bare else nest(trajectory.obs)
@@ -220,7 +222,7 @@ class MinariWriter:
             about.pop("options", None),
             observations,
             trajectory.action,
-            trajectory.reward,
+            reward,
             trajectory.terminated,
             trajectory.truncated,
             {name: _info(values) for name, values in trajectory.extras.items()},
@@ -228,6 +230,22 @@ class MinariWriter:
         self._storage.update_episodes([buffer])
         if about:
             self._storage.update_episode_metadata([about], [number])
+        # Minari rewrites its metadata in place; what a killed writer goes on from is this copy.
+        shutil.copy(self._folder / METADATA, self._folder / f"{FINISHED}.tmp")
+        os.replace(self._folder / f"{FINISHED}.tmp", self._folder / FINISHED)
+
+    def _reward(self, trajectory: Trajectory, number: int) -> np.ndarray:
+        """[T] what Minari stores; zeros stand for rewards that are absent in every episode."""
+        absent = trajectory.reward is None
+        if not number and absent != self._rewardless:
+            self._rewardless = absent
+            self._storage.update_metadata({"wm_toolkit": self._ours()})
+        if absent != self._rewardless:
+            raise DataError(
+                f"{self.path}, column 'reward', episode {number}: is "
+                f"{'missing, the episodes before have it' if absent else 'new, the episodes before lack it'}"
+            )
+        return np.zeros(len(trajectory), np.float32) if absent else np.asarray(trajectory.reward)
 
     def close(self) -> None:
         """Give the finished data set its name.
@@ -242,20 +260,12 @@ class MinariWriter:
         self._storage.update_metadata({"dataset_size": size})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self._folder, self.path)
+        (self.path / FINISHED).unlink()
 
     def abandon(self) -> None:
         """Stop without completing; the finished episodes stay recoverable."""
         if not self.finished:
             shutil.rmtree(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self.close()
-        else:
-            self.abandon()
 
     def _create(self) -> Any:
         data = self._folder / "data"
@@ -268,30 +278,38 @@ class MinariWriter:
             data_format=self._kind,
             jpeg_encoding=False,
         )
-        own = {k: v for k, v in self.metadata.items() if k != "minari"}
         told = {
             k: v for k, v in self.metadata.get("minari", {}).items() if k not in OWN + OWN_SPACES
         }
         told |= {k: set(told[k]) for k in ("author", "author_email") if k in told}
         told["dataset_id"] = dataset_id(self.path)
         told["minari_version"] = require("minari", "minari").__version__
-        ours = json.loads(json.dumps({"metadata": own, "units": self._units}, default=plain))
-        storage.update_metadata({**told, "wm_toolkit": ours})
+        storage.update_metadata({**told, "wm_toolkit": self._ours()})
         return storage
+
+    def _ours(self) -> dict[str, Any]:
+        """What this toolkit adds to Minari's metadata."""
+        own = {k: v for k, v in self.metadata.items() if k != "minari"}
+        absent = ["reward"] if self._rewardless else []
+        ours = {"metadata": own, "units": self._units, "absent": absent}
+        return json.loads(json.dumps(ours, default=plain))
 
     def _resume(self) -> Any | None:
         data = self._folder / "data"
-        if not data.exists():
+        if not (self._folder / FINISHED).exists():  # killed before the first episode was finished
+            shutil.rmtree(self._folder, ignore_errors=True)
             return None
         try:
+            shutil.copy(self._folder / FINISHED, self._folder / METADATA)
             storage = self._storages.MinariStorage.read(data)
-            _drop_torn(data / "main_data.hdf5", int(storage.total_episodes))
-            ours = load_json(data / "metadata.json")["wm_toolkit"]["metadata"]
+            _drop_torn(data, int(storage.total_episodes))
+            ours = load_json(self._folder / METADATA)["wm_toolkit"]
+            self._rewardless = "reward" in ours["absent"]
         except (OSError, ValueError, KeyError) as error:
             log.warning("%s cannot be continued (%s); starting over", self._folder, error)
             shutil.rmtree(self._folder)
             return None
-        self.unfinished_metadata = ours
+        self.unfinished_metadata = ours["metadata"]
         return storage
 
 
@@ -310,8 +328,12 @@ def _reading(path: Path, episode: int | None = None) -> Iterator[None]:
         ) from error
 
 
-def _drop_torn(main: Path, finished: int) -> None:
-    """Remove an episode that a killed writer left half written in a HDF5 storage."""
+def _drop_torn(data: Path, finished: int) -> None:
+    """Remove an episode that a killed writer left half written in a storage."""
+    for folder in data.iterdir():  # one for every episode of an Arrow storage
+        if folder.name.isdigit() and int(folder.name) >= finished:
+            shutil.rmtree(folder)
+    main = data / "main_data.hdf5"
     if not main.exists():
         return
     import h5py
