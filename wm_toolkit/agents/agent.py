@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
@@ -182,6 +183,17 @@ class Agent:
         return checkpoint.save_artefact(
             path, config, self.model.state_dict(), card or self.default_card()
         )
+
+    def push_to_hub(self, name: str, *, private: bool = False, card: str | None = None) -> str:
+        """Upload the agent to the Hugging Face hub as "owner/name"; returns its address.
+
+        Raises:
+            ConfigError: for a hand-made agent.
+            CheckpointError: if the hub cannot be reached or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.save_pretrained(Path(folder) / "model", card)
+            return checkpoint.push_to_hub(path, name, private=private)
 
     @classmethod
     def from_pretrained(

@@ -189,6 +189,7 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
         schedule=warmup_cosine(updates, min(int(config.warmup * updates), updates - 1)),
         scales={"sigreg": config.sigreg_weight},
         clip=config.train.clip,
+        ema=config.train.ema,
         accumulation=config.train.accumulation,
         probes=_decoder(model, config) if config.decoder else None,
     )

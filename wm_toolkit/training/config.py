@@ -22,6 +22,8 @@ class TrainConfig:
         precision: mixed precision of the forward pass; "no" is float32.
         accumulation: pieces a batch is split into to save memory (given to the learner).
         clip: largest gradient norm (given to the learner); None leaves gradients alone.
+        ema: decay of an average of the weights that is evaluated and saved instead of them (given to
+            the learner); None has none.
         processes: how many train together; `launch` refuses to run fewer.
         log_every: updates between two log lines.
         eval_every: updates between two evaluations; 0 means at the end only.
@@ -43,6 +45,7 @@ class TrainConfig:
     precision: Precision = "no"
     accumulation: int = 1
     clip: float | None = 1.0
+    ema: float | None = None
     processes: int = 1
     log_every: int = 10
     eval_every: int = 0

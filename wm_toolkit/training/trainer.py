@@ -27,7 +27,7 @@ from wm_toolkit.training.launch import make_accelerator
 from wm_toolkit.training.logging import RunLog, RunRecord
 
 MODEL, BEST, NAN, CHECKPOINTS = "model", "best.safetensors", "nan", "checkpoints"
-FIXED = ("seed", "batch_size", "processes", "precision", "accumulation", "clip")
+FIXED = ("seed", "batch_size", "processes", "precision", "accumulation", "clip", "ema")
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
 
@@ -322,7 +322,8 @@ class Trainer:
             for name in FIXED
             if saved.facts["train"][name] != now[name]
         ]
-        was, agent = saved.facts.get("agent", {}), self._agent_facts()
+        agent = self._agent_facts()
+        was = saved.facts.get("agent", agent)
         changed += [
             f"{name} was {was.get(name)} and is {agent.get(name)}"
             for name in sorted(was.keys() | agent.keys())

@@ -155,6 +155,35 @@ def test_a_hub_name_is_downloaded_without_anything_that_could_run(agent, tmp_pat
     assert set(asked["allow_patterns"]) == {"config.json", "model.safetensors", "README.md"}
 
 
+def test_an_agent_is_uploaded_whole(agent, monkeypatch):
+    import huggingface_hub
+
+    sent = {}
+
+    def upload(repo_id, folder_path):
+        sent[repo_id] = sorted(file.name for file in folder_path.iterdir())
+        return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(
+        huggingface_hub, "create_repo", lambda name, **options: sent.update(options)
+    )
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
+    assert agent.push_to_hub("me/mine", private=True) == "https://hub/me/mine"
+    assert sent["private"] is True
+    assert sent["me/mine"] == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_an_upload_that_fails_says_how_to_log_in(agent, monkeypatch):
+    import huggingface_hub
+
+    def refuse(name, **options):
+        raise PermissionError("401")
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
+    with pytest.raises(CheckpointError, match="401.*hf auth login"):
+        agent.push_to_hub("me/mine")
+
+
 def test_a_run_folder_stands_for_the_model_inside(agent, tmp_path):
     agent.save_pretrained(tmp_path / "run" / "model")
     assert Agent.from_pretrained(tmp_path / "run").recipe == "lewm.small"

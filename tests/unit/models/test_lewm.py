@@ -223,3 +223,16 @@ def test_a_window_longer_than_the_history_is_refused(batch):
     model = make(history=2)
     with pytest.raises(ShapeError, match="windows of 2 to 3 frames, got 4"):
         model(batch)
+
+
+def test_the_average_of_the_weights_is_a_training_option(batch):
+    image = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    spaces = Spaces({"image": image}, gym.spaces.Box(-1, 1, (2,), np.float32)).blocked(2)
+    agent = wm_toolkit.build("lewm.small", spaces, **TINY, train__ema=0.5)
+    before = agent.model.projector[0].weight.detach().clone()
+    agent.learn(batch)
+    after = agent.model.projector[0].weight.detach().clone()
+    with agent.learner.evaluation_weights():
+        averaged = agent.model.projector[0].weight.detach().clone()
+    torch.testing.assert_close(averaged, (before + after) / 2)
+    assert not torch.equal(before, after)
