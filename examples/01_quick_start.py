@@ -1,6 +1,6 @@
 """Quick start: recorded walks in, a world model out, goals it never saw reached by planning in it.
 
-python examples/01_quick_start.py            two minutes of training on one core
+python examples/01_quick_start.py            a few minutes on one core
 python examples/01_quick_start.py --smoke    seconds; shows the way and learns next to nothing
 """
 

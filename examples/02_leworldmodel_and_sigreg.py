@@ -1,6 +1,6 @@
 """What SIGReg does: the constants it is known by, and a LeWorldModel trained with and without it.
 
-python examples/02_leworldmodel_and_sigreg.py            a minute or two
+python examples/02_leworldmodel_and_sigreg.py            a minute
 python examples/02_leworldmodel_and_sigreg.py --smoke    seconds
 """
 

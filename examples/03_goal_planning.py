@@ -1,6 +1,6 @@
 """Every planner on the same goals: how often it arrives, how fast, and what it thinks on the way.
 
-python examples/03_goal_planning.py            a few minutes; writes planners.svg
+python examples/03_goal_planning.py            a minute; writes planners.svg
 python examples/03_goal_planning.py --smoke    seconds, with few goals
 """
 

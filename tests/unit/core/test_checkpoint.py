@@ -180,7 +180,7 @@ def test_an_upload_that_fails_says_how_to_log_in(agent, monkeypatch):
         raise PermissionError("401")
 
     monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
-    with pytest.raises(CheckpointError, match="401.*hf auth login"):
+    with pytest.raises(CheckpointError, match=r"401.*hf auth login"):
         agent.push_to_hub("me/mine")
 
 
