@@ -29,6 +29,7 @@ class ProbeLearner:
         model: with the heads in `model.heads`.
         targets: for every head, what it should read off: Batch [B, T] to values [B, T, *event].
         optimizer: builds the optimiser of the heads' parameters.
+        schedule: factor on the learning rate as a function of the batches seen so far.
         every: train on every so-many-th batch only, to save the extra pass over the encoder.
         windows: train on the first so many windows of a process's batch only, for the same reason.
 
@@ -46,6 +47,7 @@ class ProbeLearner:
         targets: Mapping[str, Target],
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        schedule: Callable[[int], float] | None = None,
         every: int = 1,
         windows: int | None = None,
     ) -> None:
@@ -56,7 +58,7 @@ class ProbeLearner:
                     f'Attach it first: model.heads["{head}"] = ...'
                 )
         self.model, self.targets, self.every = model, dict(targets), every
-        self.windows = windows
+        self.windows, self.schedule = windows, schedule
         self.parameters = [p for head in targets for p in model.heads[head].parameters()]
         self._make_optimizer = optimizer
         self._optimizer: torch.optim.Optimizer | None = None
@@ -68,6 +70,7 @@ class ProbeLearner:
         for parameter in self.parameters:
             same_everywhere(parameter.data)
         self._optimizer = self._make_optimizer(self.parameters)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
         # Its own stream, because draws from the global one would change what the model learns.
         self._noise = torch.Generator(accelerator.device).manual_seed(0)
 
@@ -81,6 +84,10 @@ class ProbeLearner:
         self._batches += 1
         if (self._batches - 1) % self.every:
             return {}
+        if self.schedule is not None:
+            factor = self.schedule(self._batches - 1)
+            for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
         batch = batch[: self.windows].to(self.model.device)
         losses = self._losses(batch)
         row_weight = mean_over_processes(batch.valid.sum(0))

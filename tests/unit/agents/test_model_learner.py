@@ -197,3 +197,20 @@ def test_windows_limits_what_a_probe_trains_on(rng):
 def test_a_probe_of_a_missing_head_is_refused():
     with pytest.raises(MissingHeadError, match="no head 'decoder'"):
         ProbeLearner(Toy(), {"decoder": lambda b: b.action}, optimizer=sgd)
+
+
+def test_a_probe_follows_its_schedule(rng):
+    agent = toy_agent()
+    head = agent.model.heads["position"] = NormalHead(4, 3)
+    probes = ProbeLearner(
+        agent.model,
+        {"position": lambda b: b.obs["vector"]},
+        optimizer=adamw(0.05),
+        schedule=lambda batches: float(batches < 2),
+    )
+    weights = []
+    for _ in range(4):
+        probes.learn(toy_batch(rng))
+        weights.append(next(head.parameters()).detach().clone())
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[1], weights[3])  # a rate of 0 from the third batch on
