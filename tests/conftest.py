@@ -25,3 +25,8 @@ def rng() -> torch.Generator:
 def own_home(tmp_path, monkeypatch):
     """Prepared data sets of a test lie in its own folder, never in the user's cache."""
     monkeypatch.setenv("WM_TOOLKIT_HOME", str(tmp_path / "home"))
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests begin first, so that none of them is left to run alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("learning") is None)
