@@ -75,3 +75,13 @@ def test_an_argument_that_an_environment_does_not_take_is_named():
     for build in (make, lambda name, **options: make_vec(name, 2, **options)):
         with pytest.raises(ConfigError, match=r"'CartPole-v1' cannot be made with .*'foo'"):
             build("CartPole-v1", foo=1)
+
+
+@pytest.mark.parametrize("imports", ["wm_toolkit, gymnasium", "gymnasium, wm_toolkit"])
+def test_names_are_known_whichever_package_is_imported_first(imports):
+    code = (
+        f"import {imports}, sys; env = gymnasium.make('wm_toolkit/TwoRooms-v0'); "
+        "assert 'torch' not in sys.modules; print(env.reset(seed=0)[0].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(64, 64, 3)", done.stderr
