@@ -59,6 +59,8 @@ def _unit(images: Tensor) -> Tensor:
 class ImageHead(nn.Module):
     """Transposed convolutions from features [..., F] to an Image [..., size, size, C].
 
+    A learnt picture is added to all of them, so that a still background costs the convolutions nothing.
+
     Args:
         features: F.
         size: side of the image in px, 4 times a power of two.
@@ -86,8 +88,9 @@ class ImageHead(nn.Module):
         for wide, narrow in itertools.pairwise(widths):
             layers += [nn.GELU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1)]
         self.net = nn.Sequential(*layers)
+        self.background = nn.Parameter(torch.full((size, size, channels), 0.5))
 
     def forward(self, features: Tensor) -> Image:
         """[..., F] to an Image of mean [..., size, size, C]."""
         pixels = self.net(features.reshape(-1, features.shape[-1])).permute(0, 2, 3, 1)
-        return Image(pixels.reshape(*features.shape[:-1], *pixels.shape[1:]) + 0.5)
+        return Image(pixels.reshape(*features.shape[:-1], *pixels.shape[1:]) + self.background)

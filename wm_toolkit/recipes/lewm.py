@@ -21,7 +21,7 @@ from wm_toolkit.planning.objective import Goal, GoalMode
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
-from wm_toolkit.training.optimizer import Schedule, adamw, warmup_cosine
+from wm_toolkit.training.optimizer import adamw, cooldown, warmup_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,16 +183,15 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
         image_key=config.observations[0],
     )
     updates = config.train.updates
-    schedule = warmup_cosine(updates, min(int(config.warmup * updates), updates - 1))
     learner = ModelLearner(
         model,
         optimizer=adamw(config.lr, weight_decay=config.weight_decay, decay="all"),
-        schedule=schedule,
+        schedule=warmup_cosine(updates, min(int(config.warmup * updates), updates - 1)),
         scales={"sigreg": config.sigreg_weight},
         clip=config.train.clip,
         ema=config.train.ema,
         accumulation=config.train.accumulation,
-        probes=_decoder(model, config, schedule) if config.decoder else None,
+        probes=_decoder(model, config) if config.decoder else None,
     )
     actor = PlanningActor(
         model,
@@ -203,14 +202,18 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
     return Agent(model, actor, learner)
 
 
-def _decoder(model: LeWorldModel, config: LeWMConfig, schedule: Schedule) -> ProbeLearner:
+def _decoder(model: LeWorldModel, config: LeWMConfig) -> ProbeLearner:
     """A decoder that reads the embeddings and never shapes them."""
     model.heads["decoder"] = ImageHead(config.embedding, config.image_size)
 
     def frames(batch: Batch) -> Tensor:
         return batch.obs[config.observations[0]]
 
-    optimizer = adamw(1e-2, betas=(0.9, 0.99))
+    # The embeddings move while they are learnt: keep up with them to the end, then settle.
     return ProbeLearner(
-        model, {"decoder": frames}, optimizer=optimizer, schedule=schedule, windows=16
+        model,
+        {"decoder": frames},
+        optimizer=adamw(1e-2, betas=(0.9, 0.99)),
+        schedule=cooldown(config.train.updates),
+        windows=16,
     )

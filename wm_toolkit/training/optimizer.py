@@ -40,6 +40,17 @@ def warmup_cosine(total: int, warmup: int = 0, *, last: float = 0.0) -> Schedule
     return factor
 
 
+def cooldown(total: int, share: float = 1 / 6) -> Schedule:
+    """1, then a straight line to 0 over the last `share` of `total` updates.
+
+    Raises:
+        ConfigError: unless 0 < share <= 1.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"share is {share}, expected above 0 and at most 1")
+    return lambda update: min(1.0, max(0.0, (total - update) / (share * total)))
+
+
 def adamw(
     lr: float,
     *,

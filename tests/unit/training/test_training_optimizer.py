@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.training.optimizer import adamw, constant, warmup_cosine
+from wm_toolkit.training.optimizer import adamw, constant, cooldown, warmup_cosine
 
 
 def test_warmup_rises_linearly_and_the_cosine_ends_at_its_last_value():
@@ -43,3 +43,10 @@ def test_decay_shrinks_a_weight_without_gradient_by_the_decoupled_rule():
     weight.grad = torch.zeros(1, 1)
     optimizer.step()
     assert float(weight.detach()) == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_a_cooldown_is_flat_and_then_a_straight_line_to_zero():
+    factor = cooldown(60, share=0.5)
+    assert [factor(update) for update in (0, 30, 45, 60, 99)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    with pytest.raises(ConfigError, match="share is 0"):
+        cooldown(60, share=0)
