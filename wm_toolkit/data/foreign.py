@@ -108,6 +108,17 @@ def observation_space(shape: tuple[int, ...], dtype: np.dtype) -> gym.Space:
     raise ValueError(f"rows of {dtype} hold no numbers")
 
 
+def action_range(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of every component of actions [N, *shape]; NaN if there is one.
+
+    Raises:
+        ValueError: if actions hold no numbers, or there is none.
+    """
+    if actions.dtype.kind not in "fiu":
+        raise ValueError(f"actions of {actions.dtype} hold no numbers")
+    return actions.min(0), actions.max(0)
+
+
 def action_space(low: Any, high: Any, shape: tuple[int, ...], dtype: np.dtype) -> gym.Space:
     """The space of actions whose components lie between `low` and `high` [*shape] in the whole data set.
 
@@ -115,13 +126,11 @@ def action_space(low: Any, high: Any, shape: tuple[int, ...], dtype: np.dtype) -
     respects them; one that does not has none. Integers are choices, as many as occur.
 
     Raises:
-        ValueError: if actions hold no numbers, or a negative choice.
+        ValueError: if there is a negative choice.
     """
     if dtype.kind == "f":
         bound = 1.0 if np.all(low >= -1) and np.all(high <= 1) else np.inf
         return gs.Box(-bound, bound, shape, dtype.type)
-    if dtype.kind not in "iu":
-        raise ValueError(f"actions of {dtype} hold no numbers")
     if np.any(low < 0):
         raise ValueError(f"holds the choice {np.min(low)}, expected 0, 1, 2 ...")
     if shape:

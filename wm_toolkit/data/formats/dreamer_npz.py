@@ -23,6 +23,7 @@ import numpy as np
 
 from wm_toolkit.data.foreign import (
     ForeignReader,
+    action_range,
     action_space,
     flags,
     observation_space,
@@ -81,9 +82,9 @@ class DreamerReader(ForeignReader):
         lows, highs = [], []
         for path in self._files:
             with reading(path, "action"), NpzFile(path) as file:
-                values = file.read("action")
-                lows.append(values.min(0))
-                highs.append(values.max(0))
+                low, high = action_range(file.read("action"))
+                lows.append(low)
+                highs.append(high)
         with reading(self.path, "action"):
             return np.min(lows, 0), np.max(highs, 0)
 
