@@ -43,7 +43,7 @@ class ForeignReader:
     Attributes:
         path: the file or folder.
         spaces: set by the reader: such releases hold no spaces, so they are told from the arrays.
-        metadata: source, name and what the release says about itself.
+        metadata: source, name, what the release says about itself, and `notes`: what is lost in reading.
         problems: what was noticed while opening.
     """
 
@@ -62,6 +62,8 @@ class ForeignReader:
     def _note(self, column: str, message: str) -> None:
         problem = Problem(message, str(self.path), column, severity="note")
         self.problems.append(problem)
+        said = f"{column} {message}" if column else message
+        self.metadata.setdefault("notes", []).append(said)
         log.warning("%s", problem)
 
 

@@ -15,12 +15,14 @@ from wm_toolkit.data.foreign import reading
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
+        """Refuse every function and class."""
         raise pickle.UnpicklingError(
             f"it wants to use {module_name}.{global_name}, which is refused: only numbers, text and "
             "containers of them are loaded"
         )
 
     def persistent_load(self, pid: Any) -> NoReturn:
+        """Refuse every object kept elsewhere."""
         raise pickle.UnpicklingError(f"it refers to the outside object {pid!r}, which is refused")
 
 

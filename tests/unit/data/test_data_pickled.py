@@ -47,7 +47,7 @@ def test_classes_and_functions_are_refused_whatever_they_are(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "program", [b".", b"]K\x01s.", b"K\x01K\x02a.", b"NNb.", b"h\x07.", b"N)R.", b"\xff."]
+    "program", [b".", b"]K\x01s.", b"K\x01K\x02a.", b"NK\x01b.", b"h\x07.", b"N)R.", b"\xff."]
 )
 def test_a_garbled_program_is_a_damaged_file(tmp_path, program):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + program)

@@ -108,6 +108,8 @@ def test_conversion_to_native_is_bit_exact(tmp_path, full):
     convert(save(tmp_path / "a.hdf5", full=full), tmp_path / "native.h5")
     native, cut = TrajectoryDataset.load(tmp_path / "native.h5"), None if full else -1
     assert native.metadata["d4rl"] == {"algorithm": "SAC", "iteration": 3}
+    lost = "have no value for the final" if full else "the last action of every episode is dropped"
+    assert lost in native.metadata["notes"][0]
     for i, episode in enumerate(native):
         assert episode.obs["vector"][: LENGTHS[i]].tobytes() == parts("observations")[i].tobytes()
         assert episode.action.tobytes() == parts("actions")[i][:cut].tobytes()
