@@ -108,6 +108,19 @@ class Format:
 FORMATS: Registry[Format] = Registry("format", "wm_toolkit.data.formats")
 
 
+def read_only(
+    name: str, find: Callable[[str | Path], Path | None], read: Callable[[Path], Reader]
+) -> Format:
+    """A format that others write: converting into it is refused with the formats that can be written."""
+
+    def refuse(target: str | Path, *_: object, **__: object) -> Any:
+        raise DataError(
+            f"{target}: the format {name!r} can be read, not written; choose hdf5, minari or minari-arrow"
+        )
+
+    return Format(name, find, Path, read, refuse)
+
+
 def find_format(name_or_path: str | Path) -> tuple[Format, Path] | None:
     """The format that recognises an existing data set, and where it lies."""
     for name in FORMATS.names():
