@@ -54,6 +54,7 @@ class _RegisterLater(importlib.abc.MetaPathFinder):
     """Waits for gymnasium to be imported, then adds our environments to its registry."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """Gymnasium's own spec, with our registration behind its execution; None for the rest."""
         if fullname != "gymnasium":
             return None
         sys.meta_path.remove(self)
