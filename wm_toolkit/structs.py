@@ -64,11 +64,7 @@ class Struct:
         return self.map(lambda x: x.repeat_interleave(n, 0))
 
     def where(self, keep: Tensor, other: Self) -> Self:
-        """Rows of self where `keep` [B] is true, rows of `other` elsewhere.
-
-        A record without rows to drop is returned as it is, so the common case costs one check on
-        the host and no copy; keep `keep` on the CPU in a hot loop.
-        """
+        """Rows of self where `keep` [B] is true, rows of `other` elsewhere."""
 
         def select(mine: Tensor, theirs: Tensor) -> Tensor:
             mask = keep.to(mine.device).reshape(keep.shape + (1,) * (mine.ndim - keep.ndim))
