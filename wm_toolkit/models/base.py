@@ -100,10 +100,11 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         carried = state is not None
         current = self.initial(size) if state is None else state
         action = batch.previous_action()
+        restarts = batch.is_first.any(0).tolist()  # one look from the host, not one a step
         states = []
         for t in range(length):
-            first = batch.is_first[:, t]
-            if (t or carried) and bool(first.any()):
+            if (t or carried) and restarts[t]:
+                first = batch.is_first[:, t]
                 current = current.where(~first, self.initial(size))
             obs = {key: value[:, t] for key, value in batch.obs.items()}
             current = self.observe(current, action[:, t], obs, generator=generator)
