@@ -31,6 +31,11 @@ GOALS = {
     "env": "drawn by the environment",
 }
 
+HELD_OUT = {
+    "random": "{holdout:.0%} of the recorded episodes are held out (split seed {split_seed})",
+    "released": "Held out are the episodes that the data's release names",
+}
+
 
 def training_text(info: Mapping[str, Any]) -> str:
     """One sentence about how the agent came to be; empty if nothing is known."""
@@ -89,8 +94,7 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
         f"{goals}{f' with {dict(options)}' if options else ''}, budget {protocol['budget']} steps, "
         f"{protocol['frame_skip']} per decision; {protocol['episodes']} episodes"
         f"{f' in groups of {group}' if group else ''}, seed {protocol['seed']}. "
-        f"{100 * protocol['holdout']:.0f} % of the recorded episodes are held out "
-        f"(split seed {protocol['split_seed']}). Success is looked for after every environment step, "
+        f"{HELD_OUT[protocol.get('split', 'random')].format(**protocol)}. Success is looked for after every environment step, "
         "and in its own column only when a plan has been executed; starts that are solved already "
         "count as successes and are stated."
     )

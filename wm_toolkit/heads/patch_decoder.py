@@ -70,9 +70,7 @@ class PatchDecoder(nn.Module):
         """[..., P E] to an Image of mean [..., h, w, C]."""
         lead = features.shape[:-1]
         tokens = features.reshape(-1, self.side, self.side, self.width)[..., : self.visual]
-        pixels = self.net(tokens.permute(0, 3, 1, 2))
-        if tuple(pixels.shape[-2:]) != self.size:
-            pixels = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)
+        pixels = resized(self.net(tokens.permute(0, 3, 1, 2)), self.size)
         mean = pixels.permute(0, 2, 3, 1).reshape(*lead, *self.size, -1)
         return Image(mean if self.background is None else mean + self.background)
 

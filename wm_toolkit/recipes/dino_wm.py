@@ -20,7 +20,7 @@ from wm_toolkit.models.predictor import Conditioning, Positions, Predictor
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.objective import Goal, GoalMode
 from wm_toolkit.registry import recipe
-from wm_toolkit.spaces import Spaces
+from wm_toolkit.spaces import Spaces, image_shape
 from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
 from wm_toolkit.training.optimizer import adamw, cooldown
 
@@ -300,7 +300,7 @@ def _predictor(encoder: DINOv2, config: DinoWMConfig, proprio_width: int) -> Pre
 
 def _decoder(model: DinoWM, config: DinoWMConfig) -> ProbeLearner:
     """A decoder that reads the tokens and never shapes them."""
-    height, width, channels = _image_shape(model)
+    height, width, channels = image_shape(model.spaces.observation[model.image_key])
     model.heads["decoder"] = PatchDecoder(
         *model.frame,
         (height, width),
@@ -325,9 +325,3 @@ def _decoder(model: DinoWM, config: DinoWMConfig) -> ProbeLearner:
         schedule=cooldown(config.train.updates) if config.decay_rate else None,
         windows=config.decoder_windows,
     )
-
-
-def _image_shape(model: DinoWM) -> tuple[int, ...]:
-    shape = model.spaces.observation[model.image_key].shape
-    assert shape is not None  # `Spaces` holds image boxes
-    return shape
