@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.features import encode_features
 from wm_toolkit.encoders.named import make_encoder
@@ -47,7 +46,7 @@ class Case:
 
 CASES = {
     "dino_wm_two_rooms": Case(
-        "dino_wm.small", 200, 70, {"decoder": False, "evaluation__episodes": 200}
+        "dino_wm.small", 200, 70, {"decoder": False, "evaluation__episodes": 100}
     ),
     "dino_wm_push_t": Case(
         "dino_wm.small",
@@ -58,7 +57,7 @@ CASES = {
             "image_size": 98,
             "observations": ("image", "proprio"),
             "train__updates": 1500,
-            "evaluation__episodes": 200,
+            "evaluation__episodes": 100,
         },
     ),
     "lewm_push_t": Case(
@@ -102,9 +101,9 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     data = recorded(name, folder)
     prepared = time.process_time()
     run = folder / "run"
-    jobs.train_offline(case.recipe, config, data, run)
+    agent, _ = jobs.train_offline(case.recipe, config, data, run)
     trained = time.process_time()
-    agent, ready = Agent.from_pretrained(run), jobs.offline_data(data, config)
+    ready = jobs.offline_data(data, config)
     found = evaluate(agent, ready.held_out).to_json()
     planned = time.process_time()
     seen = jobs.monitor_batch(ready, 6, count=64, agent=agent)
