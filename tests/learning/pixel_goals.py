@@ -46,7 +46,7 @@ class Case:
 
 CASES = {
     "dino_wm_two_rooms": Case(
-        "dino_wm.small", 200, 70, {"decoder": False, "evaluation__episodes": 100}
+        "dino_wm.small", 200, 70, {"decoder": False, "evaluation__episodes": 200}
     ),
     "dino_wm_push_t": Case(
         "dino_wm.small",

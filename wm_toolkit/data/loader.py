@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from wm_toolkit.batch import Batch
+from wm_toolkit.data.buffers import Buffers
 from wm_toolkit.data.windows import Windows
 from wm_toolkit.errors import CheckpointError, DataError
 from wm_toolkit.spaces import Spaces
@@ -75,6 +76,7 @@ class Loader:
         self._permutation = functools.lru_cache(maxsize=2)(self._draw)
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[Future[Batch]] = deque()
+        self._buffers = Buffers() if workers else None
 
     @property
     def spaces(self) -> Spaces:
@@ -167,7 +169,7 @@ class Loader:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.windows))
 
     def _load(self, indices: np.ndarray) -> Batch:
-        return self.windows.gather(indices, keys=self.keys)
+        return self.windows.gather(indices, keys=self.keys, buffers=self._buffers)
 
     def _next_ahead(self) -> Batch:
         if self._pool is None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from wm_toolkit.batch import Batch
+from wm_toolkit.data.buffers import Buffers
 from wm_toolkit.data.columns import Rows, feature_columns
 from wm_toolkit.data.trajectory import OBS, RESERVED
 from wm_toolkit.errors import DataError, did_you_mean
@@ -132,7 +133,11 @@ class Windows:
         return first[:, None] + np.arange(self.length) * self.frame_skip
 
     def gather(
-        self, indices: Sequence[int] | np.ndarray, *, keys: Sequence[str] | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        keys: Sequence[str] | None = None,
+        buffers: Buffers | None = None,
     ) -> Batch:
         """Read windows [B] in one go.
 
@@ -140,6 +145,7 @@ class Windows:
             indices: numbers of windows; repetitions are fine.
             keys: observation and extra columns to read ("obs/image", "success"). None reads all but
                 stored features: those are as large as frames, and right for one encoder only.
+            buffers: memory to read into, for threads; None allocates.
 
         Returns:
             Batch of [B, length, ...], with `index` [B].
@@ -152,12 +158,15 @@ class Windows:
         start = self.dataset.episode_starts[episode]
         frames = (start + offset)[:, None] + np.arange(self.length) * self.frame_skip
         return Batch(
-            obs={k.removeprefix(OBS): self._read(k, frames) for k in self._keys(keys, obs=True)},
+            obs={
+                k.removeprefix(OBS): self._read(k, frames, buffers)
+                for k in self._keys(keys, obs=True)
+            },
             action=self._actions(frames, start + self.dataset.episode_lengths[episode] - 1),
             is_first=torch.from_numpy(frames == start[:, None]),
             **self._signals(frames, start),
             index=torch.from_numpy(index.copy()),
-            extras={k: self._read(k, frames) for k in self._keys(keys, obs=False)},
+            extras={k: self._read(k, frames, buffers) for k in self._keys(keys, obs=False)},
         )
 
     def _keys(self, keys: Sequence[str] | None, *, obs: bool) -> list[str]:
@@ -171,8 +180,8 @@ class Windows:
             keys = [name for name in known if name not in features]
         return [name for name in keys if name.startswith(OBS) == obs]
 
-    def _read(self, name: str, rows: np.ndarray) -> Tensor:
-        return _tensor(self.dataset.columns[name].array, rows)
+    def _read(self, name: str, rows: np.ndarray, buffers: Buffers | None) -> Tensor:
+        return _tensor(self.dataset.columns[name].array, rows, buffers)
 
     def _actions(self, frames: np.ndarray, final: np.ndarray) -> Tensor:
         """[B, T, A] encoded blocks; `final` [B] is the row of the episode's last observation."""
@@ -209,9 +218,12 @@ def _blocks(frames: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return frames[:, :, None] + offsets
 
 
-def _tensor(array: Rows, rows: np.ndarray) -> Tensor:
-    """One copy from the page cache into a new tensor; float64 becomes float32."""
-    values = array[rows]
+def _tensor(array: Rows, rows: np.ndarray, buffers: Buffers | None) -> Tensor:
+    """One copy from the page cache into a tensor; float64 becomes float32."""
+    if buffers is not None and isinstance(array, np.ndarray):
+        values = buffers.gather(array, rows)
+    else:
+        values = array[rows]
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     return torch.from_numpy(values)

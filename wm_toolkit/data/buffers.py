@@ -1,0 +1,44 @@
+"""Arrays that are used again once nobody holds them."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+
+LEAST = 2**16  # bytes; what is smaller is cheap to allocate
+
+
+class Buffers:
+    """Memory for batches that threads read ahead.
+
+    A thread that allocates megabytes for every batch makes the system clear them page by page, and waits
+    for the other threads that do the same. Here a batch's memory is taken over by a later one of the same
+    shape as soon as the last tensor that lies in it is gone.
+
+    Example:
+        >>> buffers = Buffers()
+        >>> tensor = torch.from_numpy(buffers.gather(frames, rows))
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[tuple[int, ...], np.dtype], list[np.ndarray]] = {}
+
+    def gather(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """array[rows] for row numbers [B, T] that exist, in memory of this pool if it is large."""
+        shape = rows.shape + array.shape[1:]
+        if array.dtype.itemsize * int(np.prod(shape)) < LEAST:
+            return array[rows]
+        out = self._take(shape, array.dtype)
+        # Any other mode copies once more; the rows are known to exist.
+        return np.take(array, rows, axis=0, out=out, mode="clip")
+
+    def _take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        free = self._free.setdefault((shape, dtype), [])
+        try:
+            whole = free.pop()
+        except IndexError:
+            whole = np.empty(shape, dtype)
+        view = whole[...]
+        weakref.finalize(view, free.append, whole).atexit = False
+        return view
