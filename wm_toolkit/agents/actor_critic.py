@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wm_toolkit.agents.model_learner import Program
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.losses.returns import ReturnScale, lambda_return
@@ -86,7 +87,7 @@ class Dream:
         return self.go_on[:, :-1].detach().cumprod(1)
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Program):
     """All losses of one update: the model's on what was recorded, the behaviour's on dreams from it.
 
     The model's heads "policy" and "value" are the actor and the critic. Terms beside the model's are
@@ -97,12 +98,14 @@ class ActorCritic(nn.Module):
         config: how they learn.
     """
 
+    model: Dreamer
+
     def __init__(self, model: Dreamer, config: BehaviourConfig | None = None) -> None:
-        super().__init__()
+        super().__init__(model)
         missing = {"policy", "value"} - set(model.heads)
         if missing:
             raise ConfigError(f"the model has no head {sorted(missing)}; the behaviour needs both")
-        self.model, self.config = model, config or BehaviourConfig()
+        self.config = config or BehaviourConfig()
         self.slow = copy.deepcopy(model.heads["value"]).requires_grad_(False)
         self.scale = ReturnScale()
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
