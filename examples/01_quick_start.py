@@ -13,9 +13,10 @@ import torch
 
 from wm_toolkit import Agent, evaluate
 from wm_toolkit.registry import recipe_config
-from wm_toolkit.training.evaluate import Evaluation, random_agent
+from wm_toolkit.training.baselines import random_agent
 from wm_toolkit.training.jobs import agent_data, prepare_two_rooms, train_offline
 from wm_toolkit.training.progress import ProgressBar
+from wm_toolkit.training.summary import Evaluation
 
 
 def main(smoke: bool, run: Path) -> None:

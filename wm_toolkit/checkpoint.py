@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from wm_toolkit.errors import CheckpointError, did_you_mean
 
 FORMAT = 1
+_WEIGHTS_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -201,6 +203,9 @@ def find_artefact(name_or_path: str | Path, *, revision: str | None = None) -> P
     folder = pretrained_folder(name)
     if folder is not None:
         return folder
+    entry = entries("pretrained").get(name)
+    if entry is not None:
+        raise CheckpointError(f"{name!r} does not ship with the package: {entry.extra['prepare']}")
     tried.append(f"the pretrained catalog ({name!r})")
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _download(name, revision, tried)
@@ -241,6 +246,24 @@ def _download(name: str, revision: str | None, tried: list[str]) -> Path:
         raise CheckpointError(
             f"no artefact {name!r}: looked in {', '.join(tried)}, and the hub said: {error}"
         ) from error
+
+
+@contextmanager
+def before_loading() -> Iterator[None]:
+    """Within the block, modules are built whose every weight is loaded right after it.
+
+    What would fetch pretrained weights from a hub or a file need not, and need not be able to.
+    """
+    token = _WEIGHTS_FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        _WEIGHTS_FOLLOW.reset(token)
+
+
+def weights_follow() -> bool:
+    """Whether what is being built gets its weights from an artefact, or none (the meta device)."""
+    return _WEIGHTS_FOLLOW.get() or torch.get_default_device().type == "meta"
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

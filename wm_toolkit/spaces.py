@@ -283,6 +283,18 @@ def is_image(space: gym.Space) -> bool:
     return isinstance(space, gs.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
+def image_shape(space: gym.Space) -> tuple[int, int, int]:
+    """(h, w, C) of the images in a space.
+
+    Raises:
+        SpaceError: if it holds none.
+    """
+    if not is_image(space) or space.shape is None:
+        raise SpaceError(f"{space} holds no images, expected a Box of uint8 [h, w, C]")
+    height, width, channels = space.shape
+    return height, width, channels
+
+
 def flat_space(space: gym.Space, prefix: str = "") -> dict[str, gym.Space]:
     """Flatten nested Dict spaces to {"a/b": space}; a bare space is named "image" or "vector"."""
     if isinstance(space, gs.Dict):

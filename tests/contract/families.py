@@ -16,8 +16,10 @@ from wm_toolkit.agents.actors import PlanningActor, PolicyActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.batch import Batch
+from wm_toolkit.encoders.dinov2 import DINOv2
 from wm_toolkit.encoders.vit import ViT
 from wm_toolkit.models.base import WorldModel
+from wm_toolkit.models.dino_wm import DinoWM
 from wm_toolkit.models.lewm import LeWorldModel, Predictor
 from wm_toolkit.planning.categorical import CategoricalCEM
 from wm_toolkit.planning.cem import CEM
@@ -43,6 +45,34 @@ def small_lewm(spaces: Spaces | None = None) -> LeWorldModel:
         action_hidden=8,
         image_size=16,
     )
+
+
+def proprio_spaces() -> Spaces:
+    proprio = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    made = image_spaces()
+    return dataclasses.replace(made, observation={**made.observation, "proprio": proprio})
+
+
+def small_dino_wm(spaces: Spaces) -> DinoWM:
+    """As first published: actions and places are appended to and added to the tokens."""
+    predictor = Predictor(
+        384 + 10, tokens=4, conditioning="concat", condition=10, layers=2, heads=2, head_width=8,
+        hidden=16,
+    )  # fmt: skip
+    return DinoWM(spaces, frozen_encoder(), predictor)
+
+
+def small_jepa_wm(spaces: Spaces) -> DinoWM:
+    """The same with modulated blocks, rotary positions and a short look back."""
+    predictor = Predictor(
+        384 + 16, tokens=4, width=24, history=5, layers=2, heads=2, head_width=12, hidden=16,
+        positions="rotary", window=2, inner_norms=False, modulation_std=0.2,
+    )  # fmt: skip
+    return DinoWM(spaces, frozen_encoder(), predictor, proprio_width=16, rollout_steps=2)
+
+
+def frozen_encoder() -> DINOv2:
+    return DINOv2(image_size=28, block=0, weights="random")
 
 
 def cem() -> CEM:
@@ -103,6 +133,20 @@ FAMILIES = {
     "lewm": Family(
         image_spaces,
         small_lewm,
+        4,
+        Goal(),
+        lambda model: PlanningActor(model, cem(), Goal(), replan_every=2),
+    ),
+    "dino_wm": Family(
+        proprio_spaces,
+        small_dino_wm,
+        4,
+        Goal(),
+        lambda model: PlanningActor(model, cem(), Goal(), replan_every=2),
+    ),
+    "jepa_wm": Family(
+        proprio_spaces,
+        small_jepa_wm,
         4,
         Goal(),
         lambda model: PlanningActor(model, cem(), Goal(), replan_every=2),

@@ -14,7 +14,7 @@ from gymnasium import spaces as gs
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 from stable_baselines3.common.env_checker import check_env as check_sb3
-from test_agent_contracts import SHRUNK
+from test_agent_contracts import LEWM
 
 import wm_toolkit
 from wm_toolkit.catalog import home
@@ -94,7 +94,7 @@ def test_a_saved_model_dreams_from_a_data_set_given_by_name(tmp_path, walks):
                     episode.truncated,
                 )
             )
-    agent = wm_toolkit.build("lewm.small", spaces.blocked(5), **(SHRUNK | {"decoder": True}))
+    agent = wm_toolkit.build("lewm.small", spaces.blocked(5), **(LEWM | {"decoder": True}))
     saved = str(agent.save_pretrained(tmp_path / "model"))
     options = {
         "model": saved,
@@ -175,7 +175,7 @@ def test_goals_of_a_picture_on_disk_reach_the_planner(tmp_path, walks):
     env = ActionBlock(
         GoalReaching(TwoRooms(), ImageGoals(tmp_path / "goal.png"), budget=10, success=near), 5
     )
-    agent = wm_toolkit.build("lewm.small", Spaces.of(TwoRooms()).blocked(5), **SHRUNK)
+    agent = wm_toolkit.build("lewm.small", Spaces.of(TwoRooms()).blocked(5), **LEWM)
     obs, _ = env.reset(seed=0)
     batch = {key: value[None] for key, value in obs.items()}
     decision, state = agent.act(

@@ -44,7 +44,7 @@ def random_batch(spaces: Spaces, rows: int = 4, length: int = 5, seed: int = 0) 
             obs[key] = torch.randn(shape, generator=rng)
     first = torch.zeros(rows, length, dtype=torch.bool)
     first[:, 0] = True
-    first[1, 2] = True
+    first[1, length // 2] = True
     flags = torch.zeros(rows, length, dtype=torch.bool)
     reward = torch.randn(rows, length, generator=rng)
     return Batch(obs, action, first, reward, flags, flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from wm_toolkit.agents.card import percent
 from wm_toolkit.cli.main import main
 from wm_toolkit.render.video import save_png
 
@@ -26,7 +28,12 @@ ROW = {
     "decision_ms",
     "episodes",
     "seed",
+    "success_rate_at_replan",
+    "interval_at_replan",
+    "decision_cpu_ms",
+    "success_by_step",
 }
+CLOCKS = {"decision_ms", "decision_cpu_ms"}
 
 KILLED_IN_TRAINING = """
 import os, signal, sys
@@ -112,7 +119,9 @@ def test_the_run_folder_holds_model_metrics_film_and_page(demo):
     assert "prediction loss" in page
     assert "Open-loop prediction error" in page
     card = (run / "model" / "README.md").read_text()
-    assert f"| {printed['model']['success_rate']:.1%} |" in card
+    for name in ("model", "random", "oracle"):
+        shown = "lewm.small" if name == "model" else name
+        assert f"| {shown} | {percent(printed[name]['success_rate'])} |" in card
 
 
 def test_a_second_start_reuses_everything(demo, capsys):
@@ -168,9 +177,65 @@ def test_fresh_removes_a_run_and_nothing_else(tmp_path, capsys):
 def test_eval_without_options_repeats_the_number_in_the_card(demo, capsys):
     run, printed = demo
     row = said(capsys, "eval", str(run), "--json")
+    baselines = row.pop("baselines")
     assert row.keys() == ROW
-    for key in ROW - {"decision_ms"}:
+    for key in ROW - CLOCKS:
         assert row[key] == printed["model"][key], key
+        for name in ("random", "oracle"):
+            assert baselines[name][key] == printed[name][key], (name, key)
+
+
+def test_eval_by_a_published_protocol_says_so_and_writes_the_card_when_asked(
+    demo, tmp_path, capsys
+):
+    mine = tmp_path / "mine"
+    shutil.copytree(demo[0] / "model", mine)
+    few = ("--episodes", "2", "--budget", "10")
+    row = said(capsys, "eval", str(mine), "--protocol", "lewm.tworoom", *few, "--card", "--json")
+    saved = json.loads((mine / "config.json").read_text())
+    assert saved["results"] == {k: v for k, v in row.items() if k != "baselines"}
+    assert saved["baselines"] == row["baselines"]
+    assert saved["evaluation"]["episodes"] == 2
+    assert saved["evaluation"]["published"] == ""  # with other numbers it is not the published one
+    assert saved["config"]["planner"]["samples"] == 300
+    assert saved["config"]["replan_every"] == 5
+    assert (
+        f"| oracle | {percent(row['baselines']['oracle']['success_rate'])}"
+        in (mine / "README.md").read_text()
+    )
+    again = said(capsys, "eval", str(mine), "--json")
+    assert {k: v for k, v in again.items() if k in ROW - CLOCKS} == {
+        k: v for k, v in row.items() if k in ROW - CLOCKS
+    }
+    assert main(["eval", "lewm-tworooms", "--card"]) == 2
+    assert "a folder of your own" in capsys.readouterr().err
+    assert main(["eval", str(mine), "--protocol", "lewm.pusht"]) == 2
+    assert "measures in an environment 'pusht'" in capsys.readouterr().err
+
+
+def test_plan_in_two_processes_makes_the_same_plan(demo, capfd):
+    plans = []
+    for processes in ("1", "2"):
+        assert main(["plan", str(demo[0]), "--json", "--processes", processes]) == 0
+        (line,) = capfd.readouterr().out.splitlines()
+        plans.append(json.loads(line)["actions"])
+    np.testing.assert_allclose(plans[0], plans[1], atol=1e-5)
+
+
+def test_eval_in_two_processes_finds_the_same(demo, capfd):
+    run, _ = demo
+    for group in (2, 4):  # episodes shared out; one group, so candidates are
+        words = ["eval", str(run), "--json", "--set", f"group={group}"]
+        rows = []
+        for processes in ("1", "2"):
+            assert main([*words, "--processes", processes]) == 0
+            (line,) = capfd.readouterr().out.splitlines()
+            rows.append(json.loads(line))
+        one, two = rows
+        assert one["episodes"] == 4
+        for key in ROW - CLOCKS:
+            assert one[key] == two[key], key
+            assert one["baselines"]["oracle"][key] == two["baselines"]["oracle"][key], key
 
 
 def test_eval_can_change_the_protocol(demo, capsys):

@@ -38,9 +38,9 @@ def numbers(pattern: str, text: str) -> tuple[float, ...]:
     return tuple(map(float, found if isinstance(found, tuple) else (found,)))
 
 
-def test_there_are_five_examples_short_enough_to_read_at_once():
+def test_examples_are_numbered_without_a_gap_and_short_enough_to_read_at_once():
     files = sorted(EXAMPLES.glob("*.py"))
-    assert [file.name[:2] for file in files] == ["01", "02", "03", "04", "05"]
+    assert [file.name[:2] for file in files] == [f"{n:02}" for n in range(1, len(files) + 1)]
     for file in files:
         assert len(file.read_text().splitlines()) < 80, file.name
 
@@ -99,3 +99,30 @@ def test_a_model_of_ones_own_keeps_its_contract_and_reaches_goals(run):
     said = run("05")
     assert "11 checks passed" in said
     assert numbers(r"reaches (\d+)% of 50 held-out goals", said)[0] >= 80
+
+
+def test_stored_features_train_the_same_model_for_less(run, tmp_path):
+    said = run("07")
+    assert "weights random" in said
+    assert "stored: (16, 384) float16 a frame" in said
+    frames, stored = (
+        numbers(rf"on {mode}: loss ([\d.]+) \.\.\. ([\d.]+), ([\d.]+) CPU s", said)
+        for mode in ("frames", "stored")
+    )
+    assert frames[:2] == stored[:2]
+    assert frames[1] < frames[0]
+    assert numbers(r"difference of weights: ([\d.e+-]+)", said)[0] < 1e-5
+    assert (tmp_path / "runs/stored_features/features.h5").exists()
+
+
+def test_several_processes_change_nothing_but_the_time(run, tmp_path):
+    said = run("08")
+    for what in ("episodes", "candidates"):
+        assert f"sharing out {what} changes nothing" in said
+        for processes in (1, 2):
+            row = rf"(?m)^{what} +{processes} +(\d+)/8 +([\d.]+) +([\d.]+)$"
+            reached, steps, seconds = numbers(row, said)
+            assert reached >= 6
+            assert 0 < steps <= 50
+            assert seconds > 0
+    assert (tmp_path / "runs/several_processes/2.json").exists()

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from markdown_blocks import blocks, shell_lines
 
 from wm_toolkit.cli.main import COMMANDS, main
 from wm_toolkit.training import jobs
@@ -36,26 +37,6 @@ SHORTENED = {
 }
 
 
-def blocks(*languages: str) -> list[str]:
-    """The README's code blocks in these languages, in order."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [code for language, code in found if language in languages]
-
-
-def shell_lines() -> list[tuple[str, list[str]]]:
-    """Every command of the shell blocks with the output lines shown below it."""
-    lines: list[tuple[str, list[str]]] = []
-    for code in blocks("bash"):
-        lines += [(part, []) for line in code.splitlines() for part in line.split(" && ")]
-    for code in blocks("console"):
-        for line in code.splitlines():
-            if line.startswith("$ "):
-                lines.append((line[2:], []))
-            else:
-                lines[-1][1].append(line)
-    return lines
-
-
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An empty folder, with data sets of its own and a short TwoRooms."""
@@ -69,7 +50,7 @@ def workplace(tmp_path, monkeypatch):
 def test_every_python_block_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    found = blocks("python")
+    found = blocks(README, "python")
     assert len(found) == 6
     for code in found:
         exec(compile(code, "README.md", "exec"), names)
@@ -79,7 +60,7 @@ def test_every_python_block_runs_and_prints_what_it_says(tmp_path, monkeypatch, 
 
 
 def test_every_command_runs_and_prints_what_is_shown(workplace, capsys):
-    commands = shell_lines()
+    commands = shell_lines(README)
     assert set(SHORTENED) <= {command for command, _ in commands}, "a shortened command is gone"
     ran = set()
     for command, shown in commands:

@@ -21,8 +21,8 @@ from wm_toolkit.agents.agent import Agent
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.render.rollout import horizon_error
 from wm_toolkit.training import jobs
-from wm_toolkit.training.demo import oracle_agent
-from wm_toolkit.training.evaluate import evaluate, random_agent
+from wm_toolkit.training.baselines import oracle_agent, random_agent
+from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.logging import METRICS, read_metrics
 
 RESULTS = Path(__file__).parent / "results" / "lewm_two_rooms.jsonl"
@@ -65,7 +65,7 @@ def measure(seed: int, folder: Path, *, opposite: bool = True) -> dict[str, Any]
             for name in (*CURVES, PROBE)
         },
     }
-    contenders = {"random": random_agent(agent), "oracle": oracle_agent(agent, ready.held_out)}
+    contenders = {"random": random_agent(agent), "oracle": oracle_agent(agent)}
     if opposite:
         for name, other in contenders.items():
             result[f"near_{name}"] = evaluate(other, ready.held_out).to_json()

@@ -26,12 +26,15 @@ class Decision(Struct):
         plan: the plan it was taken from, if the actor plans and made a new one for every row.
         policy: [B, n] distribution over choices, if there is one.
         value: [B] estimated value, if there is one.
+        ends_plan: [B] bool, whether the next observation meets a new plan; None for an actor without
+            plans, which decides anew every time.
     """
 
     action: Tensor
     plan: Plan | None = None
     policy: Tensor | None = None
     value: Tensor | None = None
+    ends_plan: Tensor | None = None
 
 
 class Actor(Protocol):
@@ -145,7 +148,8 @@ class PlanningActor:
         action = memory.actions[:, 0]
         rest = torch.cat([memory.actions[:, 1:], torch.zeros_like(memory.actions[:, :1])], 1)
         memory = PlanMemory(rest, memory.left - 1, goal, objective)
-        return Decision(action, plan if bool(due.all()) else None), memory
+        whole = plan if bool(due.all()) else None
+        return Decision(action, whole, ends_plan=memory.left <= 0), memory
 
     def _bind(
         self,

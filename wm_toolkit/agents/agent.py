@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wm_toolkit import checkpoint
 from wm_toolkit.agents.actors import Actor, Decision
+from wm_toolkit.agents.card import evaluation_text, training_text
 from wm_toolkit.batch import Batch, Metrics
 from wm_toolkit.config import from_dict, to_dict
 from wm_toolkit.errors import CheckpointError, ConfigError
@@ -80,7 +81,8 @@ class Agent:
         recipe: the registered name it was built from, or "" for a hand-made agent.
         config: the recipe's config.
         info: JSON-ready facts that travel with the artefact: "evaluation" protocol, "data" (name,
-            checksum, frame skip, statistics), "training", "results".
+            checksum, frame skip, statistics), "training", "results" by the protocol, "baselines" (their
+            rows by name).
 
     Example:
         >>> agent = Agent.from_pretrained("lewm-tworooms")
@@ -214,7 +216,8 @@ class Agent:
                 raise CheckpointError(f"{folder / checkpoint.CONFIG} lacks {key!r}")
         base = RECIPES[config["recipe"].partition(".")[0]]
         settings = from_dict(base.config, config["config"])
-        agent = build(config["recipe"], Spaces.from_dict(config["spaces"]), settings)
+        with checkpoint.before_loading():
+            agent = build(config["recipe"], Spaces.from_dict(config["spaces"]), settings)
         checkpoint.load_state(agent.model, tensors, str(folder))
         known = {"format", "kind", "recipe", "config", "spaces", "versions"}
         agent.info = {key: value for key, value in config.items() if key not in known}
@@ -225,13 +228,16 @@ class Agent:
         return agent
 
     def default_card(self) -> str:
-        """Markdown that says what this is, for an artefact saved without a card of its own."""
+        """Markdown that says what this is, how it was trained, and how it was or will be measured."""
         size = sum(p.numel() for p in self.model.parameters())
-        return (
-            f"# {self.recipe}\n\n{RECIPES[self.recipe.partition('.')[0]].summary}\n\n"
-            f"{size:,} parameters. Load it with "
-            '`wm_toolkit.Agent.from_pretrained("PATH")`.\n'
-        )
+        parts = [
+            f"# {self.recipe}\n",
+            f"{RECIPES[self.recipe.partition('.')[0]].summary}\n",
+            f'{size:,} parameters. Load it with `wm_toolkit.Agent.from_pretrained("PATH")`.\n',
+            training_text(self.info),
+            evaluation_text(self.info, self.recipe),
+        ]
+        return "\n".join(part for part in parts if part)
 
 
 def versions() -> dict[str, str]:

@@ -69,7 +69,7 @@ def run(args: Args) -> int:
         raise ConfigError(f"episodes is {args.episodes} and envs {args.envs}; both start at 1")
     chosen = FORMATS[args.format or guess_format(args.target)]
     env = rows(args)
-    about = {"env": args.env, "env_options": pairs(args.set), "policy": args.policy}
+    about = {"env": args.env, "env_options": options_of(env, args), "policy": args.policy}
     try:
         policy = policy_of(args.policy, env.single_action_space)
         with (
@@ -114,6 +114,19 @@ def rows(args: Args) -> gym.vector.VectorEnv:
         return with_goals(env, args.max_steps) if args.goals else env
 
     return SyncVectorEnv([one] * args.envs)
+
+
+def options_of(env: gym.vector.VectorEnv, args: Args) -> dict[str, Any]:
+    """What the data set says its environment was made with: also what was left at its default.
+
+    So the rendering, the action repeat and the like of an adapter stay known when defaults change.
+    """
+    from gymnasium.vector import SyncVectorEnv
+
+    assert isinstance(env, SyncVectorEnv)
+    one = env.envs[0]
+    known = one.get_wrapper_attr("settings") if one.has_wrapper_attr("settings") else {}
+    return {**known, **pairs(args.set)}
 
 
 def with_goals(env: gym.Env, max_steps: int | None) -> gym.Env:

@@ -60,7 +60,7 @@ def run(args: Args) -> int:
 
 def show(rows: dict[str, dict[str, Any]], folder: Path, seconds: float) -> None:
     """The result table, and where everything lies."""
-    from wm_toolkit.render.report import HEAD, result_cells
+    from wm_toolkit.agents.card import HEAD, result_cells
 
     cells = [result_cells(name, row) for name, row in rows.items()]
     output.show_table(HEAD, cells, title="Held-out goals reached", numbers=True)

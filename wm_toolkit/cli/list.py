@@ -18,12 +18,12 @@ Names = dict[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """Show recipes, planners, data sets, pretrained models, formats, environments, benchmarks.
+    """Show recipes, planners, data sets, pretrained models, formats, encoders, environments, benchmarks.
 
     For example: `wm list`, or `wm list recipes --json`.
 
     Attributes:
-        kind: only this kind: recipes, planners, datasets, pretrained, formats, environments,
+        kind: only this kind: recipes, planners, datasets, pretrained, formats, encoders, environments,
             benchmarks.
         json: print one JSON object {kind: {name: summary}}.
     """
@@ -81,10 +81,18 @@ def pretrained() -> Names:
 
 
 def formats() -> Names:
-    """Data formats that can be read and written."""
+    """Data formats that can be read, and those that can be written."""
     from wm_toolkit.data.formats import FORMATS
 
-    return {name: _first_line(FORMATS[name].read.__module__) for name in FORMATS.names()}
+    known = {name: FORMATS[name] for name in FORMATS.names()}
+    return {n: f.summary or _first_line(f.read.__module__) for n, f in known.items()}
+
+
+def encoders() -> Names:
+    """Frozen encoders whose features `wm convert --encode` stores."""
+    from wm_toolkit.encoders.named import ENCODERS
+
+    return {name: ENCODERS[name].summary for name in ENCODERS.names()}
 
 
 def environments() -> Names:
@@ -96,6 +104,16 @@ def environments() -> Names:
     register_envs()
     ours = (spec for name, spec in registry.items() if name.startswith("wm_toolkit/"))
     return {spec.id: f"up to {spec.max_episode_steps or 'any number of'} steps" for spec in ours}
+
+
+def protocols() -> Names:
+    """Published evaluation protocols, and where they are not kept to the letter."""
+    from wm_toolkit.training.protocols import PROTOCOLS
+
+    known = [PROTOCOLS[name] for name in PROTOCOLS.names()]
+    return {
+        p.name: f"{p.summary}. Differs: {p.deviation}" if p.deviation else p.summary for p in known
+    }
 
 
 def benchmarks() -> Names:
@@ -117,6 +135,8 @@ KINDS: dict[str, Callable[[], Names]] = {
     "datasets": datasets,
     "pretrained": pretrained,
     "formats": formats,
+    "encoders": encoders,
     "environments": environments,
+    "protocols": protocols,
     "benchmarks": benchmarks,
 }

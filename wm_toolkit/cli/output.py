@@ -77,8 +77,8 @@ def log_to_stderr() -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, from the first step on; yields `advance(done, total)`."""
+def progress(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, from the first step on if `shown`; yields `advance(done, total)`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,7 +90,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     def advance(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total)
-        if not bar.live.is_started:
+        if shown and not bar.live.is_started:
             bar.start()
 
     try:

@@ -33,6 +33,7 @@ class Args:
         episode: held-out episode to take start and goal from, if no pictures are given.
         out: a PNG to write: start, what the model dreams (if it has a decoder), goal.
         seed: of the search.
+        processes: score the candidates in so many processes; the plan is the same.
         json: print one JSON object: score, decision_ms, actions (raw, one row per environment step).
     """
 
@@ -42,16 +43,30 @@ class Args:
     episode: int = 0
     out: Path | None = None
     seed: int = 0
+    processes: int = 1
     json: bool = False
 
 
 def run(args: Args) -> int:
     """Plan and print."""
+    from wm_toolkit.training.launch import launch
+
+    launch(_plan, args.processes, args, device="cpu")
+    return 0
+
+
+def _plan(args: Args) -> None:
+    """What every process does; the first one speaks."""
     from wm_toolkit.agents.agent import Agent
+    from wm_toolkit.planning.shared import shared_candidates
+    from wm_toolkit.training.launch import world
 
     agent = Agent.from_pretrained(args.agent)
     start, goal = pictures(args, agent)
-    plan, taken = search(agent, start, goal, args.seed)
+    with shared_candidates():
+        plan, taken = search(agent, start, goal, args.seed)
+    if world()[0] != 0:
+        return
     actions = raw_actions(agent, plan)
     score = float(plan.score[0])
     if args.out is not None:
@@ -59,13 +74,12 @@ def run(args: Args) -> int:
         output.say(f"wrote {args.out}")
     if args.json:
         output.emit({"score": score, "decision_ms": taken, "actions": actions.tolist()})
-        return 0
+        return
     rows = [
         (str(t), " ".join(f"{x:.3f}" for x in action.ravel())) for t, action in enumerate(actions)
     ]
     title = f"score {score:.4g}, {taken:.0f} ms, {agent.spaces.block} environment steps per action block"
     output.show_table(("step", "action"), rows, title=title)
-    return 0
 
 
 def image_key(agent: Agent) -> str:

@@ -33,6 +33,7 @@ class Args:
         seed: short for --set train.seed=SEED.
         updates: short for --set train.updates=UPDATES.
         processes: short for --set train.processes=PROCESSES.
+        no_oracle: leave the oracle out of what is measured; a simulator may take it long.
         no_eval: train only; without it the result is measured as the config's protocol says.
         json: print the results as one JSON object, as `wm eval --json` does.
     """
@@ -45,6 +46,7 @@ class Args:
     seed: int | None = None
     updates: int | None = None
     processes: int | None = None
+    no_oracle: bool = False
     no_eval: bool = False
     json: bool = False
 
@@ -60,7 +62,7 @@ def run(args: Args) -> int:
     launch(_train, config.train.processes, recipe, config, data, folder)
     output.say(f"the run lies in {folder}")
     if not args.no_eval:
-        _measure(folder, args.json)
+        _measure(folder, args)
     return 0
 
 
@@ -144,18 +146,15 @@ def _train(recipe: str, config: Any, data: TrajectoryDataset, folder: Path) -> N
     train_offline(recipe, config, data, folder, hooks=[ProgressBar()])
 
 
-def _measure(folder: Path, as_json: bool) -> None:
-    """Measure what was saved, beside the random policy; the number goes into the card."""
+def _measure(folder: Path, args: Args) -> None:
+    """Measure what was saved, beside random and oracle; the numbers go into the card."""
     from wm_toolkit.agents.agent import Agent
-    from wm_toolkit.cli.eval import protocol_of, show
-    from wm_toolkit.training.evaluate import random_agent
+    from wm_toolkit.cli.eval import protocol_of, tell
+    from wm_toolkit.training.baselines import contenders
     from wm_toolkit.training.jobs import agent_data
     from wm_toolkit.training.measure import measure_run
 
     agent = Agent.from_pretrained(folder)
-    contenders = {"model": agent, "random": random_agent(agent)}
-    rows = measure_run(folder, contenders, agent_data(agent), say=output.say)
-    if as_json:
-        output.emit(rows["model"])
-    else:
-        show(rows, protocol_of(agent))
+    those = contenders(agent, with_oracle=not args.no_oracle)
+    rows = measure_run(folder, those, agent_data(agent), say=output.say)
+    tell(rows, protocol_of(agent), agent.recipe, as_json=args.json)

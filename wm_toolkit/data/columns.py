@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import h5py
@@ -69,6 +70,11 @@ class ChunkedRows:
             unique, inverse = np.unique(index, return_inverse=True)
             return self._dataset[unique][inverse.reshape(index.shape)]
         return self._dataset[index]
+
+
+def feature_columns(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The columns of encoded frames that a data set's metadata speaks of: {column: identity}."""
+    return dict(metadata.get("features") or {})
 
 
 def map_rows(dataset: h5py.Dataset, raw: np.ndarray) -> Rows:

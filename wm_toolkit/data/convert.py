@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from wm_toolkit import catalog
+from wm_toolkit.data.card import write_card
 from wm_toolkit.data.dataset import find_dataset
 from wm_toolkit.data.formats import FORMATS, Format, Reader, Writer, open_reader
 from wm_toolkit.data.minari_hub import ID, download
@@ -15,6 +19,9 @@ from wm_toolkit.data.partial import hold
 from wm_toolkit.errors import DataError, UnknownNameError
 
 log = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ORIGIN = ("converted_from", "features", "dropped")
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -44,9 +51,33 @@ def convert(
         DataError: if the source is damaged or unknown, the target exists, or an unfinished conversion of
             something else lies there.
     """
-    reader = open_reader(_find(source))
+    return copy(open_source(source), target, format=format, progress=progress)
+
+
+def open_source(source: str | Path) -> Reader:
+    """Open a data set of any format; a Minari id that is not here is downloaded.
+
+    Raises:
+        DataError, UnknownNameError: if it is damaged or unknown.
+    """
+    return open_reader(_find(source))
+
+
+def copy(
+    reader: Reader,
+    target: str | Path,
+    *,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """What `convert` does, from an opened data set.
+
+    Raises:
+        DataError: as `convert`, and if the disk is full.
+    """
     chosen = FORMATS[format or guess_format(target)]
     _copy(reader, chosen, target, progress)
+    write_card(chosen.place(target))
     return chosen.place(target)
 
 
@@ -77,25 +108,47 @@ def cached(source_format: Format, path: Path) -> Path:
 
 def _copy(reader: Reader, chosen: Format, target: str | Path, progress: Progress | None) -> None:
     origin = {"path": str(reader.path), "episodes": len(reader)}
+    if checksum := getattr(reader, "checksum", ""):
+        origin["checksum"] = checksum
     metadata = {**reader.metadata, "converted_from": origin}
     writer = chosen.write(target, reader.spaces, metadata=metadata, units=reader.units)
-    with writer:
-        _require_origin(writer, origin, target)
-        if writer.finished:
-            log.info("%s: continuing after %d episodes", target, writer.finished)
-        for i, episode in enumerate(reader.episodes(writer.finished), writer.finished):
-            episode.validate(reader.spaces, file=str(reader.path), episode=i)
-            writer.add_episode(episode)
-            if progress is not None:
-                progress(i + 1, len(reader))
-
-
-def _require_origin(writer: Writer, origin: dict[str, object], target: str | Path) -> None:
-    began = writer.unfinished_metadata.get("converted_from", origin)
-    if began != origin:
+    try:
+        with writer:
+            _require_origin(writer, metadata, target)
+            if writer.finished:
+                log.info("%s: continuing after %d episodes", target, writer.finished)
+            for i, episode in enumerate(reader.episodes(writer.finished), writer.finished):
+                episode.validate(reader.spaces, file=str(reader.path), episode=i)
+                writer.add_episode(episode)
+                if progress is not None:
+                    progress(i + 1, len(reader))
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
         raise DataError(
-            f"an unfinished conversion of {began} to {target} is in the way; finish it, or delete its "
-            "hidden .partial folder"
+            f"{target}: the disk is full ({error}) after {writer.finished} of {len(reader)} episodes. They "
+            "are kept in the hidden .partial folder beside it; free some space, and the same call goes on "
+            "from there"
+        ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error; h5py tells of it as a RuntimeError when it closes a file."""
+    said = re.search(r"errno = (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(said[1]) if said else None)
+    cause = error.__context__
+    return number in FULL or (cause is not None and _is_full(cause))
+
+
+def _require_origin(writer: Writer, metadata: Mapping[str, Any], target: str | Path) -> None:
+    began = writer.unfinished_metadata
+    # A changed source or other features must not be mixed with what was finished before.
+    changed = [name for name in ORIGIN if began and began.get(name) != metadata.get(name)]
+    if changed:
+        was, now = ({name: about.get(name) for name in changed} for about in (began, metadata))
+        raise DataError(
+            f"an unfinished conversion of {was}, now {now}, to {target} is in the way; finish it, or "
+            "delete its hidden .partial folder"
         )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from wm_toolkit import catalog
 from wm_toolkit.checkpoint import load_json, save_json
 from wm_toolkit.data.checks import action_problems, raise_problems
-from wm_toolkit.data.columns import Column
+from wm_toolkit.data.columns import Column, feature_columns
 from wm_toolkit.data.formats import FORMATS, Format, find_format
 from wm_toolkit.data.native import content_checksum, open_native
 from wm_toolkit.data.statistics import Statistics, chunk_rows, stream
@@ -208,6 +208,20 @@ class TrajectoryDataset:
         first = min(max(round(fraction * len(self)), 1), len(self) - 1)
         return self.select(np.sort(order[:first])), self.select(np.sort(order[first:]))
 
+    def released_split(self) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+        """The parts that the data set was released with: (training, held out).
+
+        Raises:
+            DataError: if its episodes do not say to which part they belong.
+        """
+        sides = [about.get("split") for about in self.info]
+        parts = [[i for i, side in enumerate(sides) if side == name] for name in ("train", "val")]
+        if not all(parts):
+            raise DataError(
+                f"{self!r} does not say which episodes its release holds out; use a random split"
+            )
+        return self.select(parts[0]), self.select(parts[1])
+
     def windows(
         self, length: int, *, stride: int = 1, frame_skip: int = 1, **options: Any
     ) -> Windows:
@@ -223,18 +237,35 @@ class TrajectoryDataset:
         choice = self.episode_starts.tobytes() + self.episode_lengths.tobytes()
         return hashlib.sha256(self.checksum.encode() + choice).hexdigest()[:16]
 
-    def statistics(self) -> dict[str, Statistics]:
-        """Statistics of every numeric column over these episodes, images per channel.
+    def statistics(self, names: Collection[str] | None = None) -> dict[str, Statistics]:
+        """Statistics of numeric columns over these episodes, images per channel.
 
         Filler actions and the first rows' rewards are left out. Computed once in chunks and kept in
         `<file>.statistics.json`.
+
+        Args:
+            names: of the columns; by default all but those of stored features, which nothing scales and
+                which are the size of the frames.
+
+        Raises:
+            DataError: for a column that is not there or holds no numbers.
         """
-        saved = _load_statistics(self.path).get(self.fingerprint)
-        if saved is None or not self.checksum:
-            found = {n: self._column_statistics(n) for n in self.columns if self._numeric(n)}
-            _save_statistics(self.path, self.fingerprint, found)
-            return found
-        return {name: Statistics.from_dict(values) for name, values in saved.items()}
+        wanted = self._scaled() if names is None else list(names)
+        for name in wanted:
+            if name not in self.columns or not self._numeric(name):
+                known = did_you_mean(name, filter(self._numeric, self.columns))
+                raise DataError(f"{self!r} has no column {name!r} of numbers.{known}")
+        saved = _load_statistics(self.path).get(self.fingerprint, {}) if self.checksum else {}
+        found = {n: Statistics.from_dict(saved[n]) for n in wanted if n in saved}
+        missing = {n: self._column_statistics(n) for n in wanted if n not in found}
+        if missing:
+            new = {name: values.to_dict() for name, values in missing.items()}
+            _save_statistics(self.path, self.fingerprint, {**saved, **new})
+        return {name: (found | missing)[name] for name in wanted}
+
+    def _scaled(self) -> list[str]:
+        features = feature_columns(self.metadata)
+        return [name for name in self.columns if self._numeric(name) and name not in features]
 
     def _numeric(self, name: str) -> bool:
         return self.columns[name].dtype.kind in "fiub"
@@ -277,11 +308,11 @@ def _load_statistics(path: Path | None) -> dict[str, Any]:
         return {}
 
 
-def _save_statistics(path: Path | None, key: str, found: Mapping[str, Statistics]) -> None:
+def _save_statistics(path: Path | None, key: str, found: Mapping[str, Any]) -> None:
     if path is None:
         return
     everything = _load_statistics(path)
-    everything[key] = {name: values.to_dict() for name, values in found.items()}
+    everything[key] = dict(found)
     try:
         save_json(_sidecar(path), everything)
     except OSError as error:

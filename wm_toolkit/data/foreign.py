@@ -7,7 +7,7 @@ import logging
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,8 @@ import numpy as np
 from gymnasium import spaces as gs
 
 from wm_toolkit.data.checks import Problem
+from wm_toolkit.data.partial import plain
+from wm_toolkit.data.trajectory import Trajectory
 from wm_toolkit.errors import DataError
 from wm_toolkit.spaces import Spaces
 
@@ -140,6 +142,15 @@ def action_space(low: Any, high: Any, shape: tuple[int, ...], dtype: np.dtype) -
     return gs.Discrete(int(high) + 1, dtype=dtype.type)
 
 
+def readable(value: Any) -> Any:
+    """What an HDF5 file says in an attribute or a small array, as JSON knows it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
+        return [readable(item) for item in value.ravel().tolist()]
+    return value if isinstance(value, str) else plain(value)
+
+
 def flags(values: np.ndarray, path: Path, column: str, episode: int | None = None) -> np.ndarray:
     """[N] zeros and ones of any type as booleans.
 
@@ -153,3 +164,29 @@ def flags(values: np.ndarray, path: Path, column: str, episode: int | None = Non
         row = int(bad[0])
         refuse(path, column, f"is {values[row]}, expected 0 or 1", episode=episode, row=row)
     return values.astype(bool)
+
+
+def without_outcome(
+    obs: Mapping[str, np.ndarray],
+    action: np.ndarray,
+    extras: Mapping[str, np.ndarray],
+    info: Mapping[str, Any],
+    *,
+    reward: np.ndarray | None = None,
+) -> Trajectory:
+    """An episode of as many actions as observations: nobody knows where the last action led to.
+
+    It is dropped, so T + 1 rows are T steps; nothing is said about how they ended, so the last is
+    `truncated`.
+
+    Args:
+        obs: [T + 1, ...] by key.
+        action: [T + 1, ...] action[t] was taken in row t.
+        extras: [T + 1, ...] by name.
+        info: about the episode.
+        reward: [T + 1] what action[t] earned.
+    """
+    steps = len(action) - 1
+    kept = None if reward is None else reward[:-1]
+    ends = np.arange(steps) == steps - 1
+    return Trajectory(obs, action[:-1], kept, np.zeros(steps, bool), ends, extras, info)

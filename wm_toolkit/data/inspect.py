@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm_toolkit.data.checks import Problem
+from wm_toolkit.data.checks import Problem, number_problems
+from wm_toolkit.data.columns import feature_columns
 from wm_toolkit.data.dataset import TrajectoryDataset, find_dataset
 from wm_toolkit.data.formats import Reader
 from wm_toolkit.data.native import NativeData, content_checksum, file_problems
-from wm_toolkit.data.statistics import Moments, moments
+from wm_toolkit.data.statistics import Moments, chunk_rows, moments
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError, SpaceError
-from wm_toolkit.spaces import Spaces, is_image
+from wm_toolkit.spaces import is_image
 
 
 @dataclasses.dataclass
@@ -33,7 +35,8 @@ class Report:
         returns: undiscounted sum of rewards of every sound episode; empty without rewards.
         terminated: episodes that ended in a terminal state.
         truncated: episodes that were cut from outside.
-        columns: by name: dtype, shape of a row, unit, mean, std, min, max (images: per channel).
+        columns: by name: dtype, shape of a row, unit, mean, std, min, max (images: per channel; features
+            of frames: over all numbers, with the identity of their encoder).
         problems: everything found, in the order of the data.
     """
 
@@ -126,31 +129,53 @@ def _scan(reader: Reader, report: Report) -> None:
             continue
         found = [
             dataclasses.replace(problem, file=str(reader.path), episode=i)
-            for problem in episode.problems(reader.spaces)
+            for problem in (*episode.problems(reader.spaces), *_feature_problems(reader, episode))
         ]
         report.problems += found
         if not found:
-            _add(report, totals, episode, reader.spaces)
+            _add(report, totals, episode, reader)
     for name, total in totals.items():
         statistics = total.statistics().to_dict()
         report.columns[name] |= statistics | {"unit": reader.units.get(name, "")}
 
 
-def _add(report: Report, totals: dict[str, Moments], episode: Trajectory, spaces: Spaces) -> None:
+def _feature_problems(reader: Reader, episode: Trajectory) -> Iterator[Problem]:
+    """What is wrong with the columns of encoded frames that the metadata speaks of."""
+    for name, identity in feature_columns(reader.metadata).items():
+        if name not in episode.extras:
+            yield Problem("is missing, but the metadata says what it holds", column=name)
+            continue
+        values = episode.extras[name]
+        if str(values.dtype) != identity.get("dtype") or values.ndim != 3:
+            have = f"is {values.dtype} {values.shape[1:]} a row"
+            yield Problem(f"{have}, expected {identity.get('dtype')} (P, E)", column=name)
+        yield from number_problems(name, values, infinity=False)
+
+
+def _add(report: Report, totals: dict[str, Moments], episode: Trajectory, reader: Reader) -> None:
     """Count one sound episode in."""
     report.lengths.append(len(episode))
     report.terminated += int(episode.terminated.any())
     report.truncated += int(episode.truncated.any())
     if episode.reward is not None:
         report.returns.append(float(episode.reward.sum(dtype=np.float64)))
+    features = feature_columns(reader.metadata)
     for name, values in _arrays(episode):
-        report.columns.setdefault(
-            name, {"dtype": str(values.dtype), "shape": list(values.shape[1:])}
-        )
+        about = {"dtype": str(values.dtype), "shape": list(values.shape[1:])}
+        about |= {"identity": features[name]} if name in features else {}
+        report.columns.setdefault(name, about)
         if len(values):
-            space = spaces.observation.get(name.removeprefix(OBS)) if name.startswith(OBS) else None
-            part = moments(values, image=space is not None and is_image(space))
+            space = reader.spaces.observation.get(name.removeprefix(OBS))
+            image = name.startswith(OBS) and space is not None and is_image(space)
+            part = _overall(values) if name in features else moments(values, image=image)
             totals[name] = totals[name].merge(part) if name in totals else part
+
+
+def _overall(values: np.ndarray) -> Moments:
+    """Moments of all numbers together: of a row's 75,000 tokens' components none means much alone."""
+    step = chunk_rows(4 * values[0].nbytes)
+    parts = (values[row : row + step].reshape(-1) for row in range(0, len(values), step))
+    return functools.reduce(Moments.merge, map(moments, parts))
 
 
 def _arrays(episode: Trajectory) -> Iterator[tuple[str, np.ndarray]]:

@@ -8,6 +8,7 @@ off at the last finished episode.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -92,10 +93,11 @@ class Partial:
 
     def close(self) -> None:
         """Close the files and give up the lock; everything stays on disk."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-        self._lock.close()
+        # Closing a file flushes it, which fails on a full disk; the others are closed all the same.
+        with contextlib.ExitStack() as each:
+            for file in (self._lock, *self._files.values()):
+                each.callback(file.close)
+            self._files.clear()
 
     def remove(self) -> None:
         """Delete the recording."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from wm_toolkit.batch import Batch
-from wm_toolkit.data.columns import Rows
+from wm_toolkit.data.columns import Rows, feature_columns
 from wm_toolkit.data.trajectory import OBS, RESERVED
 from wm_toolkit.errors import DataError, did_you_mean
 from wm_toolkit.spaces import Spaces
@@ -138,7 +138,8 @@ class Windows:
 
         Args:
             indices: numbers of windows; repetitions are fine.
-            keys: observation and extra columns to read ("obs/image", "success"); None reads all.
+            keys: observation and extra columns to read ("obs/image", "success"). None reads all but
+                stored features: those are as large as frames, and right for one encoder only.
 
         Returns:
             Batch of [B, length, ...], with `index` [B].
@@ -165,8 +166,10 @@ class Windows:
         for key in keys or ():
             if key not in known:
                 raise DataError(f"no column {key!r} to read.{did_you_mean(key, known)}")
-        wanted = known if keys is None else keys
-        return [name for name in wanted if name.startswith(OBS) == obs]
+        if keys is None:
+            features = feature_columns(self.dataset.metadata)
+            keys = [name for name in known if name not in features]
+        return [name for name in keys if name.startswith(OBS) == obs]
 
     def _read(self, name: str, rows: np.ndarray) -> Tensor:
         return _tensor(self.dataset.columns[name].array, rows)

@@ -98,15 +98,15 @@ class DINOv2(nn.Module):
         images_per_pass: int | None = None,
     ) -> None:
         super().__init__()
-        self.architecture = _architecture(size, registers)
+        self.architecture = architecture_of(size, registers)
         self.image_size = _whole_patches(image_size)
         self.normalisation = _one_of("normalisation", normalisation, get_args(Normalisation))
         self.norm = _one_of("norm", norm, get_args(Norm))
         self.resample = _one_of("resample", resample, get_args(Resample))
         self.images_per_pass = _at_least_one(images_per_pass)
-        self.vit, self.weights = load_vit(
-            self.architecture, self.image_size, weights, self.resample
-        )
+        self.vit, digest = load_vit(self.architecture, self.image_size, weights, self.resample)
+        self.digest: Tensor
+        self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
         self.block = _keep_blocks(self.vit, block)
         if self.norm == "none":
             self.vit.norm = nn.Identity()
@@ -121,6 +121,17 @@ class DINOv2(nn.Module):
     def patches(self) -> int:
         """P, the number of patch tokens of an image."""
         return (self.image_size // PATCH) ** 2
+
+    @property
+    def weights(self) -> str:
+        """What the weights are: "sha256:..." of their file, or "random"; saved with them."""
+        digest = bytes(self.digest.tolist())
+        return f"sha256:{digest.hex()}" if any(digest) else "random"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.vit.pos_embed.device
 
     @property
     def name(self) -> str:
@@ -188,7 +199,8 @@ class DINOv2(nn.Module):
         return max(1, PASS_BYTES // (4 * floats))
 
 
-def _architecture(size: str, registers: bool) -> str:
+def architecture_of(size: str, registers: bool) -> str:
+    """What timm calls a size, without the tag of its weights."""
     _one_of("size", size, get_args(Size))
     return f"vit_{size}_patch{PATCH}{'_reg4' if registers else ''}_dinov2"
 

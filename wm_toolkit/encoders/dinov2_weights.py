@@ -13,19 +13,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from wm_toolkit.checkpoint import load_state
+from wm_toolkit.checkpoint import load_state, weights_follow
 from wm_toolkit.errors import CheckpointError
 from wm_toolkit.nn.timm_import import import_timm
 
 # Added to the wanted side before the original code divides by the table's side: features that were
 # computed with it carry the slightly finer grid.
 ORIGINAL_OFFSET = 0.1
+NO_FILE = bytes(hashlib.sha256().digest_size)  # instead of the sha256 of a file
 
 
 def load_vit(
     architecture: str, image_size: int, weights: str | Path, resample: str
-) -> tuple[Any, str]:
-    """Build timm's model and fill it.
+) -> tuple[Any, bytes]:
+    """Build timm's model and fill it, unless an artefact that holds its weights is being loaded.
 
     Args:
         architecture: timm's name without a tag.
@@ -34,23 +35,22 @@ def load_vit(
         resample: "antialias", "plain" or "original", see `DINOv2`.
 
     Returns:
-        (vision transformer on the CPU, "sha256:..." of the file or "random")
+        (vision transformer on the CPU, sha256 of the file or `NO_FILE`)
 
     Raises:
         CheckpointError: if the weights cannot be had, or do not fit.
     """
+    if weights_follow():
+        return _empty(architecture, image_size), NO_FILE
     if weights == "random":
         with torch.random.fork_rng(devices=[]):  # timm draws from the global generator
             torch.default_generator.manual_seed(0)
-            return _build(architecture, image_size), "random"
+            return _build(architecture, image_size), NO_FILE
     path = from_hub(architecture) if weights == "hub" else Path(weights)
-    state = _read(path)
-    with torch.device("meta"):  # every entry comes from the file, so nothing is drawn
-        vit = _build(architecture, image_size)
-    vit = vit.to_empty(device="cpu")
+    state, vit = _read(path), _empty(architecture, image_size)
     load_state(vit, _fit(state, vit, resample, path), str(path))
     with path.open("rb") as file:
-        return vit, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return vit, hashlib.file_digest(file, "sha256").digest()
 
 
 def from_hub(architecture: str) -> Path:
@@ -76,6 +76,14 @@ def from_hub(architecture: str) -> Path:
 
 def _build(architecture: str, image_size: int) -> Any:
     return import_timm().create_model(architecture, num_classes=0, img_size=image_size)
+
+
+def _empty(architecture: str, image_size: int) -> Any:
+    """The model without numbers: every entry comes from a file, so nothing is drawn."""
+    device = torch.get_default_device()
+    with torch.device("meta"):
+        vit = _build(architecture, image_size)
+    return vit.to_empty(device=device)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

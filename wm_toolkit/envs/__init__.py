@@ -1,4 +1,4 @@
-"""Environments: TwoRooms, goals, action blocks, and any world model as a Gymnasium environment."""
+"""Environments: TwoRooms, adapters on real packages, goals, action blocks, and any world model as an environment."""
 
 from wm_toolkit.envs.registration import register_envs
 

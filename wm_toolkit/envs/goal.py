@@ -84,7 +84,8 @@ class GoalReaching(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Puts a goal beside every observation: {"image": ..., "goal/image": ...}.
 
     `info` gains "success" (explicit, and no reason to terminate), "success_step" (raw steps until the
-    first success, -1 before it, 0 if the start already solves it) and "goal_state" where it is known.
+    first success, -1 before it, 0 if the start already solves it), "at_goal" (the same as "success", but
+    of the last raw step alone, also behind an `ActionBlock`) and "goal_state" where it is known.
 
     Args:
         env: any environment; `SegmentGoals` and `EnvGoals` need a `Stateful` one.
@@ -161,8 +162,7 @@ class GoalReaching(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["success"] = bool(self._tasks.judge(self.env.unwrapped, info, known))
         if info["success"] and self._success_step < 0:
             self._success_step = self._steps
-        info["success_step"] = self._success_step
-        return info
+        return info | {"success_step": self._success_step, "at_goal": info["success"]}
 
 
 class GoalReachingVector(gym.vector.VectorWrapper):
@@ -263,6 +263,7 @@ class GoalReachingVector(gym.vector.VectorWrapper):
         first = success & (self._success_step < 0)
         self._success_step[first] = self._steps[first]
         info |= {"success": success, "_success": every}
+        info |= {"at_goal": success.copy(), "_at_goal": every.copy()}
         return info | {"success_step": self._success_step.copy(), "_success_step": every.copy()}
 
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from wm_toolkit.envs.rows import over
 from wm_toolkit.errors import ConfigError, DataError, MissingGoalError, did_you_mean
-from wm_toolkit.spaces import flat_obs, flat_space, is_image
+from wm_toolkit.spaces import Spaces, flat_obs, flat_space, is_image
 
 if TYPE_CHECKING:
     from wm_toolkit.data.dataset import TrajectoryDataset
+    from wm_toolkit.models.base import WorldModel
 
 
 @runtime_checkable
@@ -38,6 +39,22 @@ class Stateful(Protocol):
 
     def set_state(self, state: NDArray) -> Any:
         """Go to `state` [S] and return the observation there."""
+        ...
+
+
+@runtime_checkable
+class TrueDynamics(Protocol):
+    """An environment that can say how it moves, for the oracle row of a result table."""
+
+    def true_dynamics(self, spaces: Spaces) -> tuple[WorldModel, dict[str, Any]]:
+        """Its own dynamics as a world model.
+
+        Args:
+            spaces: of the agent whose actions (blocks, scaling) the model shall take.
+
+        Returns:
+            the model, and the constructor options that make the environment show what it observes.
+        """
         ...
 
 
@@ -135,6 +152,37 @@ class SegmentGoals:
         row = self.dataset.episode_starts[episode] + first
         starts = np.asarray(self.dataset.columns[self.column].array[row])
         return starts, self.dataset.columns["action"].array[row[:, None] + np.arange(self.offset)]
+
+
+class RandomActionGoals(SegmentGoals):
+    """Starts of recorded episodes, and goals where random actions lead from there.
+
+    Actions are normal with the data set's mean and deviation, clipped to their bounds: goals that no
+    policy was heading for (Zhou et al. 2025, DINO-WM, "random_action").
+
+    Args:
+        dataset, offset, state_key: as in `SegmentGoals`.
+
+    Example:
+        >>> env = GoalReaching(TwoRooms(), RandomActionGoals(held_out, offset=25), budget=50)
+    """
+
+    def __init__(
+        self, dataset: TrajectoryDataset, offset: int, *, state_key: str = "position"
+    ) -> None:
+        super().__init__(dataset, offset, state_key=state_key)
+        space = dataset.spaces.action
+        if not isinstance(space, gym.spaces.Box):
+            raise ConfigError(f"random actions are drawn for a Box, but actions here are {space}")
+        known = dataset.statistics(["action"])["action"]
+        self._mean, self._std = np.asarray(known.mean), np.asarray(known.std)
+        self._bounds = space.low, space.high
+
+    def segments(self, rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
+        """Start states [count, S] of random segments, and random actions [count, offset, ...]."""
+        starts, recorded = super().segments(rng, count)
+        drawn = self._mean + self._std * rng.standard_normal(recorded.shape)
+        return starts, np.clip(drawn, *self._bounds).astype(recorded.dtype)
 
 
 class EnvGoals:

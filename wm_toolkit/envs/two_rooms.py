@@ -6,8 +6,9 @@ of the vector seeded with s behaves as a single environment seeded with s + i.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from wm_toolkit.envs.rooms import Floats, GoalRoom, Rooms
 from wm_toolkit.envs.rows import check_options, pop_reset_mask, row_generators
 from wm_toolkit.errors import ConfigError, SpaceError
+
+if TYPE_CHECKING:
+    from wm_toolkit.envs.true_rooms import TrueRooms
+    from wm_toolkit.spaces import Spaces
 
 ObsMode = Literal["image", "position", "both"]
 _POSITIONS = {"state", "position", "goal"}
@@ -57,12 +62,14 @@ class _TwoRooms:
         return self.rooms.is_success(position, goal)
 
     def _spaces(self) -> tuple[gym.Space, gym.Space]:
-        side, high = self.rooms.pixels, float(self.rooms.size - 1)
+        side, position = self.rooms.pixels, self._position_space()
         image = gym.spaces.Box(0, 255, (side, side, 3), np.uint8)
-        position = gym.spaces.Box(0.0, high, (2,), np.float32)
         both = gym.spaces.Dict({"image": image, "position": position})
         observation = {"image": image, "position": position, "both": both}[self.obs_mode]
         return observation, gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def _position_space(self) -> gym.spaces.Box:
+        return gym.spaces.Box(0.0, float(self.rooms.size - 1), (2,), np.float32)
 
     def _obs(self, position: Floats) -> Any:
         if self.obs_mode == "position":
@@ -161,6 +168,13 @@ class TwoRooms(_TwoRooms, gym.Env):
         """Move the agent to `state` [2] and return what is seen there."""
         self._position = self.rooms.check(state, "state").copy()
         return self._obs(self._position)
+
+    def true_dynamics(self, spaces: Spaces) -> tuple[TrueRooms, dict[str, Any]]:
+        """This layout as a world model with the actions of `spaces`; it observes the position."""
+        from wm_toolkit.envs.true_rooms import TrueRooms
+
+        own = dataclasses.replace(spaces, observation={"position": self._position_space()})
+        return TrueRooms(own, self.rooms), {"obs_mode": "both"}
 
 
 class TwoRoomsVector(_TwoRooms, gym.vector.VectorEnv):

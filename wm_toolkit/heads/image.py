@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_toolkit.errors import ConfigError
+from wm_toolkit.nn.image import resized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,14 @@ def _unit(images: Tensor) -> Tensor:
 
 
 class ImageHead(nn.Module):
-    """Transposed convolutions from features [..., F] to an Image [..., size, size, C].
+    """Transposed convolutions from features [..., F] to an Image [..., h, w, C].
 
-    A learnt picture is added to all of them, so that a still background costs the convolutions nothing.
+    They draw squares of 4 times a power of two px; other sizes are resampled from the nearest of those. A
+    learnt picture is added to all of them, so that a still background costs the convolutions nothing.
 
     Args:
         features: F.
-        size: side of the image in px, 4 times a power of two.
+        size: (h, w) of the image in px, or its side.
         channels: C.
         width: channels of the last hidden layer; they double towards the 4x4 start, up to `widest`.
         widest: most channels.
@@ -72,25 +74,27 @@ class ImageHead(nn.Module):
     def __init__(
         self,
         features: int,
-        size: int = 64,
+        size: int | tuple[int, int] = 64,
         *,
         channels: int = 3,
         width: int = 16,
         widest: int = 128,
     ) -> None:
         super().__init__()
-        doublings = int(math.log2(size / 4))
-        if 4 * 2**doublings != size:
-            raise ConfigError(f"size is {size} px, expected 4 times a power of two (64, 128 ...)")
+        self.size = (size, size) if isinstance(size, int) else size
+        if min(self.size) < 1:
+            raise ConfigError(f"size is {self.size} px, expected at least 1 in both")
+        doublings = max(0, round(math.log2(max(self.size) / 4)))
         widths = [min(width * 2**i, widest) for i in reversed(range(doublings))] + [channels]
         layers: list[nn.Module] = [nn.Linear(features, widths[0] * 16)]
         layers.append(nn.Unflatten(1, (widths[0], 4, 4)))
         for wide, narrow in itertools.pairwise(widths):
             layers += [nn.GELU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1)]
         self.net = nn.Sequential(*layers)
-        self.background = nn.Parameter(torch.full((size, size, channels), 0.5))
+        self.background = nn.Parameter(torch.full((*self.size, channels), 0.5))
 
     def forward(self, features: Tensor) -> Image:
-        """[..., F] to an Image of mean [..., size, size, C]."""
-        pixels = self.net(features.reshape(-1, features.shape[-1])).permute(0, 2, 3, 1)
+        """[..., F] to an Image of mean [..., h, w, C]."""
+        pixels = resized(self.net(features.reshape(-1, features.shape[-1])), self.size)
+        pixels = pixels.permute(0, 2, 3, 1)
         return Image(pixels.reshape(*features.shape[:-1], *pixels.shape[1:]) + self.background)

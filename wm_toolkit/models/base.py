@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Generic, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,33 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
     def goal_features(self, state: StateT) -> Tensor:
         """[..., G] what a `Goal` compares by squared distance; by default the features."""
         return self.features(state)
+
+    def stored_features(self) -> dict[str, dict[str, Any]]:
+        """Columns of encoded frames that `loss` and `observe_sequence` read instead of the frames.
+
+        A data set may hold what a frozen encoder makes of its frames, computed once. A model that can
+        learn from such a column finds it in `batch.extras` and then needs no `batch.obs[key]`. Acting
+        always encodes frames.
+
+        Returns:
+            {column: identity}, such as {"features/image": {"encoder": "dinov2", ..., "key": "image",
+            "dtype": "float16"}}: the observation it stands for, the type of its numbers, and all that
+            decides them. Training reads the column only where the data set's identity is equal. Models
+            whose encoder learns have none.
+        """
+        return {}
+
+    def fit_inputs(
+        self, statistics: Mapping[str, tuple[Tensor, Tensor]], batches: Iterable[Batch]
+    ) -> None:
+        """Fix how the model standardises what it reads, once, before the first update.
+
+        Models that standardise nothing have nothing to do.
+
+        Args:
+            statistics: mean and deviation of columns of the training data, such as "obs/proprio".
+            batches: some training windows [B, T], for what only the model can measure.
+        """
 
     # -- final ---------------------------------------------------------------------------------------
     def predict(self, head: str, state: StateT) -> Output:

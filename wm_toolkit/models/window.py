@@ -51,12 +51,13 @@ def push(window: Window, action: Tensor, tokens: Tensor) -> Window:
     )
 
 
-def visible(count: Tensor, history: int) -> tuple[Tensor, Tensor]:
+def visible(count: Tensor, history: int, window: int | None = None) -> tuple[Tensor, Tensor]:
     """What left padding does to positions and to causal attention over frames.
 
     Args:
         count: [B] real frames of each row.
         history: H.
+        window: frames that a frame sees, its own included; None sees all before it.
 
     Returns:
         [B, H] position of each frame, counted from the oldest real one (0 on padding), and
@@ -64,7 +65,8 @@ def visible(count: Tensor, history: int) -> tuple[Tensor, Tensor]:
     """
     index = torch.arange(history, device=count.device)
     first = history - count.unsqueeze(-1)
-    causal = index.unsqueeze(-1) >= index
+    ago = index.unsqueeze(-1) - index
+    causal = (ago >= 0) & (ago < (window or history))
     real = (index >= first).unsqueeze(1)
     itself = torch.eye(history, dtype=torch.bool, device=count.device)
     return (index - first).clamp(min=0), ((causal & real) | itself).unsqueeze(1)

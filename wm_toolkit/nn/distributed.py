@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def processes() -> int:
-    """How many processes train together."""
+    """How many processes work together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -30,6 +30,11 @@ class _Mean(torch.autograd.Function):
         return grad / dist.get_world_size()
 
 
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
 def mean_over_processes(x: Tensor) -> Tensor:
     """Mean of a tensor (any shape) over all processes, differentiable.
 
@@ -42,5 +47,15 @@ def mean_over_processes(x: Tensor) -> Tensor:
 def same_everywhere(x: Tensor) -> Tensor:
     """Replace a tensor (any shape) in place by the first process's, so that random draws agree."""
     if processes() > 1:
-        dist.broadcast(x, 0)
+        first = x.contiguous()
+        dist.broadcast(first, 0)
+        if first is not x:
+            x.copy_(first)
+    return x
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Replace a tensor (any shape) in place by its sum over all processes; no gradients."""
+    if processes() > 1:
+        dist.all_reduce(x)
     return x

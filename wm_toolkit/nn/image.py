@@ -43,6 +43,11 @@ def to_float(
         else ((images - shift) / scale)
     )
     lead, x = x.shape[:-3], x.flatten(0, -4).permute(0, 3, 1, 2)
-    if size is not None and tuple(x.shape[-2:]) != (size, size):
-        x = functional.interpolate(x, (size, size), mode="bilinear", antialias=True)
-    return x.unflatten(0, lead)
+    return (x if size is None else resized(x, (size, size))).unflatten(0, lead)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """[n, C, h, w] float images at another size (bilinear, antialiased); those that have it as they are."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wm_toolkit.nn.rotary import Rotary
+
 KeysValues = tuple[Tensor, Tensor]
 """What attention remembers of frames it has seen: keys and values, [B, heads, T, head width] each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """How a sequence of tokens divides into frames, for causal attention.
+
+    Attributes:
+        tokens: P tokens of a frame; they see each other.
+        window: frames that a token sees, its own included; None sees the whole past.
+        rotary: turns queries and keys by their positions.
+    """
+
+    tokens: int = 1
+    window: int | None = None
+    rotary: Rotary | None = None
 
 
 class Attention(nn.Module):
@@ -19,7 +38,8 @@ class Attention(nn.Module):
         head_width: width of a head; default width / heads.
         bias: bias of the query, key and value projection.
         dropout: of attention weights and of the output.
-        norm: an own LayerNorm on the input (as DINO-WM's and LeWorldModel's predictors have).
+        norm: an own LayerNorm on the input (as LeWorldModel's predictor has).
+        frames: what causal attention counts as one moment, and how far it looks back.
     """
 
     def __init__(
@@ -31,10 +51,11 @@ class Attention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         norm: bool = False,
+        frames: Frames = Frames(),
     ) -> None:
         super().__init__()
         inner = heads * (head_width or width // heads)
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.frames = heads, dropout, frames
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.qkv = nn.Linear(width, 3 * inner, bias=bias)
         self.out = nn.Linear(inner, width)
@@ -43,37 +64,43 @@ class Attention(nn.Module):
         """Attend within each sequence.
 
         Args:
-            x: [B, T, D].
-            mask: [B, 1, T, T] bool, true where a query (row) may see a key (column).
-            causal: see only the past and oneself; exclusive with `mask`.
+            x: [B, T P, D].
+            mask: [B, 1, T P, T P] bool, true where a query (row) may see a key (column).
+            causal: see only the frames of the past and one's own; exclusive with `mask`.
         """
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return self._mix(q, k, v, mask, causal=causal)
+        q, k = self._turn(q, 0), self._turn(k, 0)
+        if causal and self.frames.tokens > 1:
+            return self._finish(self._by_frame(q, k, v))
+        if causal and self.frames.window is not None:
+            return self._finish(self._mix(q, k, v, self._look_back(q, k)))
+        return self._finish(self._mix(q, k, v, mask, causal=causal))
 
     def extend(
-        self, x: Tensor, past: KeysValues | None = None, *, newest: bool = False
+        self, x: Tensor, past: KeysValues | None = None, *, newest: bool = False, first: int = 0
     ) -> tuple[Tensor, KeysValues]:
         """Causal attention of frames that follow remembered ones, with the same result as `forward`.
 
         Args:
-            x: [B, T, D] the new frames.
-            past: keys and values of the frames before them.
+            x: [B, T P, D] the new frames.
+            past: keys and values of the frames before them; those out of sight may be left out.
             newest: ask for the last frame only.
+            first: when the first of the new frames is, for rotary positions.
 
         Returns:
-            [B, T, D] (or [B, 1, D]), and the keys and values of all frames so far.
+            [B, T P, D] (or [B, P, D]), and the keys and values of all frames so far.
         """
-        hidden = self.norm(x)
-        q, k, v = self._project(hidden[:, -1:] if newest else hidden, hidden)
+        tokens, hidden = self.frames.tokens, self.norm(x)
+        late = first + x.shape[1] // tokens - 1 if newest else first
+        q, k, v = self._project(hidden[:, -tokens:] if newest else hidden, hidden)
+        q, k = self._turn(q, late), self._turn(k, first)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        mask = None
-        if q.shape[2] > 1:
-            known = k.shape[2] - q.shape[2]
-            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(known)
-        return self._mix(q, k, v, mask), (k, v)
+        if tokens == 1 and q.shape[2] > 1:
+            return self._finish(self._mix(q, k, v, self._look_back(q, k))), (k, v)
+        return self._finish(self._by_frame(q, k, v)), (k, v)
 
     def ask(self, asking: Tensor, x: Tensor) -> Tensor:
         """What `forward` gives for some of the tokens alone, without a mask.
@@ -85,7 +112,7 @@ class Attention(nn.Module):
         Returns:
             [B, t, D].
         """
-        return self._mix(*self._project(self.norm(asking), self.norm(x)), None)
+        return self._finish(self._mix(*self._project(self.norm(asking), self.norm(x)), None))
 
     def _project(self, asking: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of normalised tokens [B, t, D], keys and values of all [B, T, D]."""
@@ -102,15 +129,48 @@ class Attention(nn.Module):
         width = self.out.in_features // self.heads
         return x.unflatten(-1, (-1, width)).transpose(1, 2)
 
+    def _turn(self, x: Tensor, first: int) -> Tensor:
+        """Queries or keys [B, heads, T P, width] of frames from `first` on, turned by their positions."""
+        return x if self.frames.rotary is None else self.frames.rotary.rotate(x, first)
+
+    def _by_frame(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Block-causal attention frame by frame, so that nothing is computed only to be masked.
+
+        Args:
+            q: [B, heads, t P, width] the last t frames' queries.
+            k: [B, heads, T P, width] keys of all frames; `v` likewise.
+        """
+        tokens, window = self.frames.tokens, self.frames.window
+        known = k.shape[2] - q.shape[2]
+        mixed = []
+        for start in range(0, q.shape[2], tokens):
+            end = known + start + tokens
+            seen = slice(0 if window is None else max(0, end - window * tokens), end)
+            mixed.append(
+                self._mix(q[:, :, start : start + tokens], k[:, :, seen], v[:, :, seen], None)
+            )
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)
+
+    def _look_back(self, q: Tensor, k: Tensor) -> Tensor:
+        """[t, T] mask for the last t of T tokens, each a frame of its own."""
+        known = k.shape[2] - q.shape[2]
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(known)
+        window = self.frames.window
+        return mask if window is None else mask.triu(known - window + 1)
+
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False
     ) -> Tensor:
+        """[B, heads, t, width] values, weighted by how well queries and keys match."""
         rate = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal
         )
+
+    def _finish(self, mixed: Tensor) -> Tensor:
+        """[B, heads, t, width] to [B, t, D]."""
         mixed = self.out(mixed.transpose(1, 2).flatten(2))
-        return functional.dropout(mixed, rate, self.training)
+        return functional.dropout(mixed, self.dropout if self.training else 0.0, self.training)
 
 
 def feed_forward(
@@ -132,21 +192,38 @@ class Block(nn.Module):
 
     Args:
         width: D.
-        heads: number of heads, of width D / heads.
+        heads: number of heads.
         hidden: width of the MLP.
         eps: of the LayerNorms.
+        head_width: width of a head; default D / heads.
+        bias: of the query, key and value projection.
+        dropout: of attention weights, attention output and MLP.
+        frames: for causal attention.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, *, eps: float = 1e-6) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        eps: float = 1e-6,
+        head_width: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        frames: Frames = Frames(),
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(
+            width, heads, head_width=head_width, bias=bias, dropout=dropout, frames=frames
+        )
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = feed_forward(width, hidden)
+        self.mlp = feed_forward(width, hidden, dropout=dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """[B, T, D] to [B, T, D]; `mask` and `causal` as for `Attention`."""
+        x = x + self.attention(self.norm1(x), mask, causal=causal)
         return x + self.mlp(self.norm2(x))
 
     def first(self, x: Tensor) -> Tensor:
@@ -155,52 +232,86 @@ class Block(nn.Module):
         x = x[:, :1] + self.attention.ask(hidden[:, :1], hidden)
         return x + self.mlp(self.norm2(x))
 
+    def extend(
+        self, x: Tensor, past: KeysValues | None = None, *, newest: bool = False, first: int = 0
+    ) -> tuple[Tensor, KeysValues]:
+        """The block over frames that follow remembered ones; see `Attention.extend`."""
+        mixed, seen = self.attention.extend(self.norm1(x), past, newest=newest, first=first)
+        x = x[:, -mixed.shape[1] :] + mixed
+        return x + self.mlp(self.norm2(x)), seen
+
 
 class AdaLNBlock(nn.Module):
-    """Causal transformer block modulated by a condition (AdaLN-zero; Peebles and Xie 2023).
+    """Causal transformer block modulated by a condition (AdaLN; Peebles and Xie 2023).
 
-    Shift, scale and gate of both branches are a linear map of the condition that starts at zero, so a
-    fresh block is the identity. The branches have affine LayerNorms of their own behind the modulated
-    ones, as in the published LeWorldModel.
+    Shift, scale and gate of both branches are a linear map of the condition. Where it starts at zero
+    (AdaLN-zero) a fresh block is the identity.
 
     Args:
         width: D.
         heads: number of heads.
-        head_width: width of a head, independent of D.
+        head_width: width of a head; default D / heads.
         hidden: width of the MLP.
+        bias: of the query, key and value projection.
         dropout: of attention weights, attention output and MLP.
+        inner_norms: as in the published LeWorldModel, the branches have affine LayerNorms of their own
+            behind modulated ones that are not; else the modulated ones are affine and the only ones.
+        modulation_std: initial deviation of the map from the condition; 0 is AdaLN-zero.
+        frames: for causal attention.
     """
 
     def __init__(
-        self, width: int, heads: int, *, head_width: int, hidden: int, dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        *,
+        head_width: int | None = None,
+        hidden: int,
+        bias: bool = False,
+        dropout: float = 0.0,
+        inner_norms: bool = True,
+        modulation_std: float = 0.0,
+        frames: Frames = Frames(),
     ) -> None:
         super().__init__()
+        self.tokens = frames.tokens
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not inner_norms)
         self.attention = Attention(
-            width, heads, head_width=head_width, bias=False, dropout=dropout, norm=True
+            width,
+            heads,
+            head_width=head_width,
+            bias=bias,
+            dropout=dropout,
+            norm=inner_norms,
+            frames=frames,
         )
-        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.mlp = feed_forward(width, hidden, dropout=dropout, norm=True)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not inner_norms)
+        self.mlp = feed_forward(width, hidden, dropout=dropout, norm=inner_norms)
         last = self.modulation[1]
         assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
+        if modulation_std:
+            nn.init.trunc_normal_(last.weight, std=modulation_std)
+        else:
+            nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, condition: Tensor, mask: Tensor | None = None) -> Tensor:
         """One block.
 
         Args:
-            x: [B, T, D].
-            condition: [B, T, D], of the same frame.
-            mask: [B, 1, T, T] bool; None means causal.
+            x: [B, T P, D].
+            condition: [B, T, D], one for all tokens of a frame.
+            mask: [B, 1, T P, T P] bool; None means causal.
         """
-        parts = self.modulation(condition).chunk(6, -1)
+        parts = self._parts(self.modulation(condition))
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
+        x = self._by_frame(x)
         hidden = self.norm1(x) * (1 + scale1) + shift1
-        x = x + gate1 * self.attention(hidden, mask, causal=mask is None)
+        mixed = self.attention(hidden.flatten(1, 2), mask, causal=mask is None)
+        x = x + gate1 * self._by_frame(mixed)
         hidden = self.norm2(x) * (1 + scale2) + shift2
-        return x + gate2 * self.mlp(hidden)
+        return (x + gate2 * self.mlp(hidden)).flatten(1, 2)
 
     def extend(
         self,
@@ -209,24 +320,35 @@ class AdaLNBlock(nn.Module):
         past: KeysValues | None = None,
         *,
         newest: bool = False,
+        first: int = 0,
     ) -> tuple[Tensor, KeysValues]:
         """The block over frames that follow remembered ones, with the same result as `forward`.
 
         Args:
-            x: [B, T, D] the new frames.
+            x: [B, T P, D] the new frames.
             modulation: [B, T, 6 D], `self.modulation` of their conditions.
             past: keys and values of the frames before them.
             newest: ask for the last frame only.
+            first: when the first of the new frames is, for rotary positions.
 
         Returns:
-            [B, T, D] (or [B, 1, D]), and the keys and values of all frames so far.
+            [B, T P, D] (or [B, P, D]), and the keys and values of all frames so far.
         """
-        shift, scale = modulation.chunk(6, -1)[:2]
-        hidden = torch.addcmul(shift, self.norm1(x), 1 + scale)
-        mixed, seen = self.attention.extend(hidden, past, newest=newest)
+        shift1, scale1, *_ = self._parts(modulation)
+        x = self._by_frame(x)
+        hidden = torch.addcmul(shift1, self.norm1(x), 1 + scale1).flatten(1, 2)
+        mixed, seen = self.attention.extend(hidden, past, newest=newest, first=first)
         if newest:
             x, modulation = x[:, -1:], modulation[:, -1:]
-        _, _, gate1, shift, scale, gate2 = modulation.chunk(6, -1)
-        x = torch.addcmul(x, gate1, mixed)
-        hidden = torch.addcmul(shift, self.norm2(x), 1 + scale)
-        return torch.addcmul(x, gate2, self.mlp(hidden)), seen
+        _, _, gate1, shift2, scale2, gate2 = self._parts(modulation)
+        x = torch.addcmul(x, gate1, self._by_frame(mixed))
+        hidden = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        return torch.addcmul(x, gate2, self.mlp(hidden)).flatten(1, 2), seen
+
+    def _by_frame(self, x: Tensor) -> Tensor:
+        """[B, T P, D] to [B, T, P, D]."""
+        return x.unflatten(1, (-1, self.tokens))
+
+    def _parts(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """[B, T, 6 D] to shift, scale and gate of both branches, [B, T, 1, D] each."""
+        return modulation.unsqueeze(2).chunk(6, -1)

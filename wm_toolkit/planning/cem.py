@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +30,16 @@ class CEM(GaussianPlanner):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, "elites", 2)
+
+    @classmethod
+    def fast(cls, horizon: int, **changes: Any) -> Self:
+        """The published search that stops where more iterations decide nothing.
+
+        A row is searched until its deviation has halved on average, and near the plan that is carried
+        over from the step before; every other setting stays. In TwoRooms it reaches as many goals as
+        the full search in about a fifth of its iterations (`wm bench decision`).
+        """
+        return cls(**{"horizon": horizon, "tolerance": 0.5, "warm_std": 0.5, **changes})
 
     def refit(self, problem: Problem, belief: Gaussian, elites: Tensor, scores: Tensor) -> Gaussian:
         """Mean and unbiased deviation of the elites [B, K, H, A]."""

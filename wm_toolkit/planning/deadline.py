@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from wm_toolkit.planning.shared import agreed
+
 clock = time.perf_counter
 
 
@@ -26,7 +28,7 @@ class Deadline:
         self.longest = 0.0
 
     def reached(self) -> bool:
-        """Ask once after every iteration."""
+        """Ask once after every iteration; where processes share candidates the first one's clock counts."""
         if self.seconds is None:
             return False
         if self.device.type != "cpu":
@@ -34,4 +36,4 @@ class Deadline:
         now = clock()
         self.longest = max(self.longest, now - self.last)
         self.last = now
-        return now - self.begun + 2 * self.longest > self.seconds
+        return agreed(now - self.begun + 2 * self.longest > self.seconds, self.device)

@@ -36,22 +36,27 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
 
     Args:
         init_std: deviation of the first candidates, in units of the encoded action.
+        warm_std: the same for steps that a warm start knows; None takes `init_std`. A smaller one looks
+            near the plan that is carried over, so that with a tolerance few iterations are needed.
         min_std: the deviation never falls below.
         noise_exponent: candidates differ by noise with power spectrum 1 / f^exponent over raw
             environment steps (0 white; 2 to 3 makes smooth, far-reaching motion).
     """
 
     init_std: float = 1.0
+    warm_std: float | None = None
     min_std: float = 0.0
     noise_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, "init_std", 0)
+        if self.warm_std is not None:
+            at_least(self, "warm_std", 0)
         at_least(self, "min_std", 0)
 
     def begin(self, problem: Problem) -> Gaussian:
-        """The warm start, with the initial deviation.
+        """The warm start, with the initial deviations.
 
         Raises:
             PlanError: for discrete actions.
@@ -61,7 +66,11 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
                 f"{type(self).__name__} searches continuous actions, but the action space is "
                 f"{problem.model.spaces.action}; use CategoricalCEM or RandomShooting"
             )
-        return Gaussian(problem.start, torch.full_like(problem.start, self.init_std))
+        std = torch.full_like(problem.start, self.init_std)
+        if self.warm_std is not None:
+            known = (problem.start != 0).any(-1, keepdim=True)
+            std = std.masked_fill(known, self.warm_std)
+        return Gaussian(problem.start, std)
 
     def propose(self, problem: Problem, belief: Gaussian, iteration: int) -> Tensor:
         """[B, N, H, A] Gaussian candidates within bounds; the first are those carried over."""

@@ -13,6 +13,7 @@ from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.base import PlanRecord
 from wm_toolkit.planning.objective import Objective
 from wm_toolkit.planning.rollout import score
+from wm_toolkit.planning.shared import share_scores
 from wm_toolkit.structs import Struct
 
 
@@ -67,18 +68,33 @@ class Problem:
         low, high = model.spaces.action_low.to(device), model.spaces.action_high.to(device)
         return cls(model, state, objective, start.clamp_(low, high), generator, low, high)
 
-    def score(self, candidates: Tensor, memory_bytes: int) -> Tensor:
-        """[B, N] scores of candidates [B, N, H, A]; one that is not finite counts as the worst."""
-        return worst_unless_finite(
-            score(
+    def select(self, rows: Tensor) -> Problem:
+        """The same for some rows [b] (indices into B)."""
+        return dataclasses.replace(
+            self,
+            state=self.state[rows],
+            objective=self.objective.select(rows),
+            start=self.start[rows],
+        )
+
+    def score(self, candidates: Tensor, memory_bytes: int, *, compiled: bool = False) -> Tensor:
+        """[B, N] scores of candidates [B, N, H, A]; one that is not finite counts as the worst.
+
+        Inside `shared_candidates` every process scores its share, and all get all scores.
+        """
+
+        def score_some(some: Tensor) -> Tensor:
+            return score(
                 self.model,
                 self.state,
-                candidates,
+                some,
                 self.objective,
                 generator=self.generator,
                 memory_bytes=memory_bytes,
+                compiled=compiled,
             )
-        )
+
+        return worst_unless_finite(share_scores(score_some, candidates))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +132,19 @@ class History:
     """Collects a `PlanRecord` while a search runs."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.rows: list[tuple[Tensor, ...]] = []
 
-    def add(self, best: Best, scores: Tensor, spread: Tensor) -> None:
-        """One iteration: scores [B, N] of its candidates, spread [B] after it."""
+    def add(self, best: Best, scores: Tensor, spread: Tensor, rows: Tensor | None = None) -> None:
+        """One iteration: scores [b, N] of its candidates, spread [b] after it.
+
+        `rows` [b] are those it was made for, None for all; the others stay as they were.
+        """
         finite = torch.where(scores.isfinite(), scores, torch.nan)
-        self.rows.append((best.score, finite.nanmean(1), spread))
+        now = (best.score, finite.nanmean(1), spread)
+        if rows is not None:
+            before = self.rows[-1]
+            now = tuple(old.index_copy(0, rows, new) for old, new in zip(before, now, strict=True))
+        self.rows.append(now)
 
     def record(self) -> PlanRecord:
         """[B, I] over the iterations done."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +48,7 @@ def score(
     *,
     generator: torch.Generator | None = None,
     memory_bytes: int = MEMORY_BYTES,
+    compiled: bool = False,
 ) -> Tensor:
     """Dream along every candidate plan and score it, without gradients.
 
@@ -58,6 +60,7 @@ def score(
         generator: noise of a stochastic model.
         memory_bytes: cap on one batch of rollouts, by an estimate; what exceeds it is cut along
             environments, then along candidates. Scores of a deterministic model do not depend on it.
+        compiled: dream through `torch.compile`; equal up to rounding.
 
     Returns:
         [B, N] float32 scores as the objective gives them, NaN included.
@@ -68,7 +71,10 @@ def score(
     scores = actions.new_empty(actions.shape[:2], dtype=torch.float32)
     with torch.no_grad():
         for piece in pieces(model, state, actions, objective, memory_bytes):
-            scores[piece.rows, piece.columns] = _score(model, piece, piece.actions, generator)
+            dream = _compiled() if compiled else _dream
+            states = dream(model, piece.state, piece.actions, generator)
+            found = piece.objective.score(model, piece.actions, states)
+            scores[piece.rows, piece.columns] = found.float()
     return scores
 
 
@@ -99,7 +105,8 @@ def score_and_gradient(
     for piece in pieces(model, state.detach(), actions.detach(), objective, memory_bytes):
         with torch.enable_grad():
             leaf = piece.actions.detach().requires_grad_()
-            value = _score(model, piece, leaf, generator)
+            states = _dream(model, piece.state, leaf, generator)
+            value = piece.objective.score(model, leaf, states).float()
             slope = None
             if value.requires_grad:
                 (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
@@ -133,11 +140,18 @@ def pieces(
             yield Piece(rows, columns, own_state, actions[rows, columns], own_objective)
 
 
-def _score(
-    model: WorldModel, piece: Piece, actions: Tensor, generator: torch.Generator | None
-) -> Tensor:
-    states = model.rollout(piece.state, actions, generator=generator)
-    return piece.objective.score(model, actions, states).float()
+def _dream(
+    model: WorldModel, state: Any, actions: Tensor, generator: torch.Generator | None
+) -> Any:
+    """[B, N, H] states along candidates [B, N, H, A]."""
+    # The compiler does not trace generators, and a deterministic model needs none.
+    return model.rollout(state, actions, generator=generator if model.stochastic else None)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Any]:
+    """`_dream` through the compiler, which keeps one program per model and shape."""
+    return torch.compile(_dream)
 
 
 def _check(model: WorldModel, state: Struct, actions: Tensor) -> None:

@@ -19,7 +19,7 @@ from wm_toolkit.nn.image import IMAGENET_MEAN, IMAGENET_STD
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.objective import Goal, GoalMode
 from wm_toolkit.registry import recipe
-from wm_toolkit.spaces import Spaces
+from wm_toolkit.spaces import Spaces, image_shape
 from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
 from wm_toolkit.training.optimizer import adamw, cooldown, warmup_cosine
 
@@ -204,10 +204,12 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
 
 def _decoder(model: LeWorldModel, config: LeWMConfig) -> ProbeLearner:
     """A decoder that reads the embeddings and never shapes them."""
-    model.heads["decoder"] = ImageHead(config.embedding, config.image_size)
+    key = config.observations[0]
+    height, width, channels = image_shape(model.spaces.observation[key])
+    model.heads["decoder"] = ImageHead(config.embedding, (height, width), channels=channels)
 
     def frames(batch: Batch) -> Tensor:
-        return batch.obs[config.observations[0]]
+        return batch.obs[key]
 
     # The embeddings move while they are learnt: keep up with them to the end, then settle.
     return ProbeLearner(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_toolkit.agents.card import HEAD, Result, percent, result_cells
 from wm_toolkit.render import page
 from wm_toolkit.render.plots import Bar, Series, bar_chart, line_chart
 from wm_toolkit.render.rollout import HorizonError, horizon_chart
@@ -26,19 +27,6 @@ from wm_toolkit.render.video import (
     upscale,
 )
 
-Result = Mapping[str, Any]
-"""One row of results, with the keys of `wm eval --json`."""
-
-HEAD = (
-    "policy",
-    "success",
-    "95 % interval",
-    "steps to goal",
-    "solved at start",
-    "return",
-    "ms / decision",
-    "episodes",
-)
 GREY = (100, 116, 139)
 ANIMATION_FPS = 4.0  # an episode's frames are a decision apart
 
@@ -104,33 +92,6 @@ def goal_report(report: RunReport) -> str:
     )
 
 
-def result_cells(name: str, result: Result) -> list[str]:
-    """One row of the result table as text; also what the command line prints."""
-    low, high = result["interval"]
-    return [
-        name,
-        percent(result["success_rate"]),
-        f"{100 * low:.0f} - {100 * high:.0f} %",
-        number(result["steps_to_goal"], 1),
-        percent(result["start_solved_rate"]),
-        number(result["return_mean"], 2),
-        number(result["decision_ms"], 2),
-        str(result["episodes"]),
-    ]
-
-
-def percent(share: float | None) -> str:
-    """0.815 -> "81.5 %"; a dash where there is no number."""
-    if share is None or not math.isfinite(share):
-        return "-"
-    return f"{100 * share:.1f} %".replace(".0 %", " %")
-
-
-def number(value: float | None, digits: int) -> str:
-    """A number with so many digits behind the point, or a dash."""
-    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
-
-
 def goal_strip(episode: GoalEpisode, most: int = 10, scale: int = 1) -> Pixels:
     """Start, executed frames and, apart from them, the goal: one picture [h, W, 3]."""
     width = max(1, scale)
@@ -171,10 +132,24 @@ def _results(results: Mapping[str, Result]) -> str:
     seeds = sorted({str(result["seed"]) for result in results.values()})
     note = (
         f"Held-out goals; every policy meets the same starts and goals (seed {', '.join(seeds)}). "
-        "Success is checked after every environment step and ends the episode's count."
+        "Success is looked for after every environment step; in its own column, only when a plan has "
+        "been executed."
     )
-    shown = page.charts(chart)
+    shown = page.charts(chart, success_chart(results))
     return page.section("Results", page.table(HEAD, rows), shown, note=note)
+
+
+def success_chart(results: Mapping[str, Result]) -> str:
+    """Share of goals reached within every number of environment steps; empty for older results."""
+    series = []
+    for name, result in results.items():
+        shares = [100 * share for share in result.get("success_by_step", ())]
+        if shares:
+            series.append(Series(name, list(range(len(shares))), shares, dashed=bool(series)))
+    if not series:
+        return ""
+    title = "Goals reached by environment step"
+    return line_chart(series, title=title, x_label="budget, steps", y_label="%", zero=True)
 
 
 def _training(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:

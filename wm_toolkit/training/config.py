@@ -91,16 +91,22 @@ class EvaluationConfig:
         episodes: goals to reach.
         goal_offset: raw environment steps between an episode's start and its goal in the data.
         budget: raw environment steps allowed to reach the goal.
-        goals: "dataset" takes starts and goals from held-out episodes; "env" lets the environment
-            draw them.
-        holdout: share of the data set's episodes that training never sees.
-        split_seed: of the split into training and held-out episodes.
+        goals: "dataset" takes starts and goals from held-out episodes; "random_action" takes starts from
+            them and the goals from where random actions lead; "env" lets the environment draw both.
+        split: which episodes are held out: "random" ones, or those that the data set's release names.
+        holdout: share of the data set's episodes that training never sees; of a random split.
+        split_seed: of a random split.
         seed: of the choice of segments, the environment and the planner's noise.
         frame_skip: raw environment steps per decision.
         env: registered id of the environment; "" means the one the data set names.
         env_options: its constructor arguments.
-        state_key: column of the data set that holds the simulator's state, for goals "dataset".
+        state_key: column of the data set that holds the simulator's state, for goals from the data; ""
+            means the one the data set names, else "position".
         goal_options: reset options for goals "env", such as {"goal_room": "opposite"}.
+        group: episodes that run side by side and decide as one batch; less takes less memory, and
+            groups are what several processes share out. Every group has its own noise, so the number
+            decides the result, the processes do not. None: all in one.
+        published: name of the protocol in `training.protocols` that it follows; "" for none.
 
     Raises:
         ConfigError: for a number out of range.
@@ -109,19 +115,23 @@ class EvaluationConfig:
     episodes: int = 50
     goal_offset: int = 25
     budget: int = 50
-    goals: Literal["dataset", "env"] = "dataset"
+    goals: Literal["dataset", "env", "random_action"] = "dataset"
+    split: Literal["random", "released"] = "random"
     holdout: float = 0.1
     split_seed: int = 0
     seed: int = 42
     frame_skip: int = 1
     env: str = ""
     env_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    state_key: str = "position"
+    state_key: str = ""
     goal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    group: int | None = None
+    published: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "goal_offset", "budget", "frame_skip"):
-            if getattr(self, name) < 1:
+        for name in ("episodes", "goal_offset", "budget", "frame_skip", "group"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 < self.holdout < 1:
             raise ConfigError(f"holdout is {self.holdout}, expected a share between 0 and 1")
@@ -129,6 +139,12 @@ class EvaluationConfig:
             raise ConfigError(
                 f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
             )
+
+    def groups(self) -> list[range]:
+        """The numbers of the episodes, cut into groups that run side by side."""
+        size = self.group or self.episodes
+        starts = range(0, self.episodes, size)
+        return [range(first, min(first + size, self.episodes)) for first in starts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +156,9 @@ class OfflineConfig:
         observations: the observation keys the model reads.
         action_scaling: "standardise" with the training data's statistics, or "scale" the bounds to
             [-1, 1].
+        features: "auto" learns from stored features of frames where the data set has them (and refuses
+            those of another encoder), else from frames; "stored" insists on them; "frames" always
+            encodes.
         train: how to train.
         evaluation: how the result is measured.
     """
@@ -147,6 +166,7 @@ class OfflineConfig:
     frame_skip: int = 1
     observations: tuple[str, ...] = ("image",)
     action_scaling: Literal["standardise", "scale"] = "standardise"
+    features: Literal["auto", "stored", "frames"] = "auto"
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

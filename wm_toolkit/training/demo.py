@@ -13,15 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm_toolkit.agents.actors import PlanningActor
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.data.dataset import TrajectoryDataset
-from wm_toolkit.envs.true_rooms import TrueRooms
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.planning.objective import Goal
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.training import jobs
-from wm_toolkit.training.evaluate import Progress, random_agent
+from wm_toolkit.training.baselines import contenders
+from wm_toolkit.training.episodes import Progress
 from wm_toolkit.training.hooks import Hook
 from wm_toolkit.training.measure import measure_run
 
@@ -97,45 +94,7 @@ def run_demo(
         watch = {"probes": ("position",), "hooks": hooks}
         jobs.train_offline(settings.recipe, config, data, run_dir, **watch)
     agent, ready = Agent.from_pretrained(run_dir), jobs.offline_data(data, config)
-    return measure_run(
-        run_dir, contenders(agent, ready.held_out), ready, say=say, progress=progress
-    )
-
-
-def contenders(agent: Agent, held_out: TrajectoryDataset) -> dict[str, Agent]:
-    """Who is measured: the trained agent, the random policy, the same search in the true dynamics."""
-    return {
-        "model": agent,
-        "random": random_agent(agent),
-        "oracle": oracle_agent(agent, held_out),
-    }
-
-
-def oracle_agent(agent: Agent, data: TrajectoryDataset) -> Agent:
-    """The agent's own search and objective in the true dynamics of TwoRooms.
-
-    Raises:
-        ConfigError: if the agent does not plan, or was not made for TwoRooms.
-    """
-    actor = agent.actor
-    if not isinstance(actor, PlanningActor) or not isinstance(actor.objective, Goal):
-        raise ConfigError("an oracle needs an agent that plans for a Goal")
-    protocol = dict(agent.info["evaluation"])
-    if protocol["env"] != jobs.TWO_ROOMS:
-        raise ConfigError(f"the true dynamics of {protocol['env']!r} are not known here")
-    position = {"position": data.spaces.observation["position"]}
-    model = TrueRooms(dataclasses.replace(agent.spaces, observation=position))
-    search = PlanningActor(
-        model,
-        actor.planner,
-        actor.objective,
-        replan_every=actor.replan_every,
-        warm_start=actor.warm_start,
-    )
-    oracle = Agent(model, search)
-    options = {**protocol["env_options"], "obs_mode": "both"}
-    oracle.info = {**agent.info, "evaluation": {**protocol, "env_options": options}}
-    return oracle
+    return measure_run(run_dir, contenders(agent), ready, say=say, progress=progress)
 
 
 def discard(run_dir: str | Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +17,33 @@ from wm_toolkit import catalog
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.batch import Batch
 from wm_toolkit.checkpoint import load_json
-from wm_toolkit.config import from_dict, to_dict
+from wm_toolkit.config import from_dict
+from wm_toolkit.data.columns import feature_columns
 from wm_toolkit.data.dataset import TrajectoryDataset, find_dataset
-from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.data.loader import Loader
-from wm_toolkit.data.windows import Windows
+from wm_toolkit.data.trajectory import Trajectory
 from wm_toolkit.envs.make import make
-from wm_toolkit.envs.walks import Walks, smooth_walks
+from wm_toolkit.envs.walks import smooth_walks
 from wm_toolkit.errors import (
     CheckpointError,
     ConfigError,
     DataError,
     UnknownNameError,
-    did_you_mean,
 )
-from wm_toolkit.registry import RECIPES, build
-from wm_toolkit.spaces import Spaces
-from wm_toolkit.training import seeding
+from wm_toolkit.models.base import WorldModel
+from wm_toolkit.registry import RECIPES
 from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
 from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.hooks import Calibrate, CollapseMonitor, Hook
+from wm_toolkit.training.inputs import (
+    FitInputs,
+    learning_columns,
+    telling_columns,
+)
 from wm_toolkit.training.launch import world
 from wm_toolkit.training.logging import CONFIG, RECORD
+from wm_toolkit.training.offline import OfflineData, offline_agent, offline_data
+from wm_toolkit.training.prepare import dataset_path, prepared
 from wm_toolkit.training.trainer import MODEL, Evaluate, Trainer, TrainResult
 
 if TYPE_CHECKING:
@@ -72,19 +78,25 @@ def prepare_two_rooms(
     Raises:
         DataError: if the file there holds something else.
     """
-    path = Path(path or catalog.home() / "datasets" / "tworooms.h5")
     made: dict[str, Any] = {"episodes": episodes, "steps": steps, "seed": seed}
     made |= {"rooms": layout} if (layout := _layout(rooms)) else {}
-    if not path.exists():
+    about = {
+        "env": TWO_ROOMS,
+        "env_options": made.get("rooms", {}),
+        "source": "wm_toolkit.envs.walks.smooth_walks",
+        "licence": "MIT",
+    }
+    units = {"obs/position": "px", "action": "2 px"}
+    env = make(TWO_ROOMS, obs_mode="both", **({} if rooms is None else {"rooms": rooms}))
+
+    def record(first: int) -> Iterator[Trajectory]:
         walks = smooth_walks(seed, episodes=episodes, steps=steps, rooms=rooms)
-        _write_walks(path, made, walks)
-    data = TrajectoryDataset.load(path)
-    if data.metadata.get("made") != made:
-        raise DataError(
-            f"{path} was made with {data.metadata.get('made')}, not with {made}; delete it or "
-            "choose another file"
-        )
-    return data
+        return itertools.islice(walks.trajectories(), first, None)
+
+    try:
+        return prepared(path or dataset_path("tworooms"), made, about, env, units, record)
+    finally:
+        env.close()
 
 
 def _layout(rooms: Rooms | None) -> dict[str, Any]:
@@ -94,26 +106,6 @@ def _layout(rooms: Rooms | None) -> dict[str, Any]:
     standard = dataclasses.asdict(type(rooms)())
     changed = {k: v for k, v in dataclasses.asdict(rooms).items() if v != standard[k]}
     return json.loads(json.dumps(changed))
-
-
-def _write_walks(path: Path, made: dict[str, Any], walks: Walks) -> None:
-    about = {
-        "name": path.stem,
-        "env": TWO_ROOMS,
-        "env_options": made.get("rooms", {}),
-        "made": made,
-        "source": "wm_toolkit.envs.walks.smooth_walks",
-        "licence": "MIT",
-    }
-    units = {"obs/position": "px", "action": "2 px"}
-    env = make(TWO_ROOMS, obs_mode="both", rooms=walks.rooms)
-    spaces = Spaces.of(env)
-    env.close()
-    # What a killed writer left are finished walks of the same seed: they are kept and continued.
-    with Hdf5Writer(path, spaces, metadata=about, units=units, append=True) as writer:
-        for number, walk in enumerate(walks.trajectories()):
-            if number >= writer.finished:
-                writer.add_episode(walk)
 
 
 def prepare_data(name_or_path: str | Path) -> None:
@@ -143,77 +135,6 @@ def open_data(name_or_path: str | Path) -> TrajectoryDataset:
     return TrajectoryDataset.load(name_or_path)
 
 
-@dataclasses.dataclass(frozen=True)
-class OfflineData:
-    """A data set made ready for a recipe.
-
-    Attributes:
-        train: the episodes the model learns from.
-        held_out: the episodes it never sees.
-        spaces: what the model reads and does: chosen observations, blocked and scaled actions.
-    """
-
-    train: TrajectoryDataset
-    held_out: TrajectoryDataset
-    spaces: Spaces
-
-    def windows(self, part: TrajectoryDataset, length: int) -> Windows:
-        """Windows of one part, with complete action blocks where episodes allow it."""
-        return part.windows(length, frame_skip=self.spaces.block, spaces=self._all_spaces(part))
-
-    def _all_spaces(self, part: TrajectoryDataset) -> Spaces:
-        return dataclasses.replace(self.spaces, observation=part.spaces.observation)
-
-
-def offline_data(data: TrajectoryDataset, config: OfflineConfig) -> OfflineData:
-    """Split a data set as the evaluation protocol says, and derive the model's spaces from it.
-
-    Actions are standardised with the statistics of the training part alone.
-
-    Raises:
-        ConfigError: if the data set lacks an observation the recipe reads.
-        DataError: naming file, episode and row of an action that is no number or lies outside its space.
-    """
-    data.check_actions()
-    protocol = config.evaluation
-    train, held_out = data.split(1 - protocol.holdout, seed=protocol.split_seed)
-    have = data.spaces.observation
-    for key in config.observations:
-        if key not in have:
-            raise ConfigError(f"{data!r} has no observation {key!r}.{did_you_mean(key, have)}")
-    chosen = {key: have[key] for key in config.observations}
-    spaces = dataclasses.replace(data.spaces, observation=chosen).blocked(config.frame_skip)
-    if config.action_scaling == "standardise" and not spaces.discrete:
-        action = train.statistics()["action"]
-        spaces = spaces.standardised(np.asarray(action.mean), np.asarray(action.std))
-    return OfflineData(train, held_out, spaces)
-
-
-def offline_agent(recipe: str, config: Any, ready: OfflineData) -> Agent:
-    """A fresh agent that knows what it will be trained on and how it will be measured.
-
-    Initial weights are drawn from the run's seed and leave the caller's random stream as it was.
-    """
-    with seeding.own_stream(config.train.seed):
-        agent = build(recipe, ready.spaces, config)
-    data = ready.train
-    protocol = to_dict(config.evaluation)
-    if not protocol["env"]:
-        protocol["env"] = str(data.metadata.get("env", ""))
-        recorded = data.metadata.get("env_options") or {}
-        protocol["env_options"] = {**recorded, **protocol["env_options"]}
-    agent.info["evaluation"] = protocol
-    agent.info["data"] = {
-        "name": data.name,
-        "path": str(data.path.resolve()) if data.path else None,
-        "checksum": data.checksum,
-        "episodes": len(ready.train) + len(ready.held_out),
-        "frame_skip": config.frame_skip,
-        "made": data.metadata.get("made"),
-    }
-    return agent
-
-
 def train_offline(
     recipe: str,
     config: Any,
@@ -234,7 +155,7 @@ def train_offline(
         data: the whole data set; the protocol's share of it is held out.
         run_dir: the run folder; checkpoints in it are continued.
         probes: columns that a linear probe reads off the representation, for the logs; by default the
-            protocol's `state_key`, if the data has it.
+            protocol's `state_key`, if the data has it and the representation learns.
         hooks: further hooks, such as a progress bar.
 
     Raises:
@@ -243,6 +164,9 @@ def train_offline(
     require_offline(recipe, config)
     ready = offline_data(data, config)
     agent = offline_agent(recipe, config, ready)
+    columns = learning_columns(agent, ready.train)
+    stored = feature_columns(data.metadata)
+    agent.info["data"]["features"] = {name: stored[name] for name in columns if name in stored}
     rank, processes = world()
     source = Loader(
         ready.windows(ready.train, config.window),
@@ -251,22 +175,33 @@ def train_offline(
         workers=config.train.workers,
         rank=rank,
         world_size=processes,
-        keys=[f"obs/{key}" for key in config.observations],
+        keys=columns,
     )
-    seen = monitor_batch(ready, config.window)
-    if probes is None:
-        probes = [key for key in (config.evaluation.state_key,) if key in seen.obs | seen.extras]
-    watch = [CollapseMonitor(seen, probes)]
-    calibrate = [Calibrate(_calibration(source))] if hasattr(agent.model, "calibrate") else []
     trainer = Trainer(
         agent,
         source,
         run_dir=run_dir,
         config=config.train,
         evaluate=_evaluation(config.train, ready),
-        hooks=[*watch, *calibrate, *hooks],
+        hooks=[*_own_hooks(agent, ready, source, probes), *hooks],
     )
     return agent, trainer.train()
+
+
+def _own_hooks(
+    agent: Agent, ready: OfflineData, source: Loader, probes: Sequence[str] | None
+) -> Iterator[Hook]:
+    """What every run on stored data does beside the updates."""
+    model, config = agent.model, agent.config
+    yield FitInputs(ready.train, source.keys or (), _calibration(source))
+    # A frozen encoder cannot collapse, so its features are looked at only when probes are asked for.
+    if probes or not model.stored_features():
+        seen = monitor_batch(ready, config.window, agent=agent)
+        known = agent.info["evaluation"]["state_key"]
+        state = [key for key in (known,) if key in seen.obs | seen.extras]
+        yield CollapseMonitor(seen, state if probes is None else probes)
+    if type(model).calibrate is not WorldModel.calibrate:
+        yield Calibrate(_calibration(source))
 
 
 def _evaluation(config: TrainConfig, ready: OfflineData) -> Evaluate | None:
@@ -293,22 +228,26 @@ def require_offline(recipe: str, config: Any) -> None:
         raise ConfigError(f"recipe {recipe!r} does not train on stored trajectories")
 
 
-def monitor_batch(ready: OfflineData, length: int, count: int = MONITOR_WINDOWS) -> Batch:
-    """Evenly spaced held-out windows [count, length] with every column."""
+def monitor_batch(
+    ready: OfflineData, length: int, count: int = MONITOR_WINDOWS, *, agent: Agent | None = None
+) -> Batch:
+    """Evenly spaced held-out windows [count, length] with every column but stored features.
+
+    Given an agent, what its model learns from is read, features or frames, and every other quantity.
+    """
     windows = ready.windows(ready.held_out, length)
     chosen = np.linspace(0, len(windows) - 1, min(count, len(windows)))
-    return windows.gather(chosen.round().astype(np.int64))
+    keys = telling_columns(agent, ready.held_out)
+    return windows.gather(chosen.round().astype(np.int64), keys=keys)
 
 
-def _calibration(source: Loader) -> list[Batch]:
+def _calibration(source: Loader) -> Iterator[Batch]:
     """Training windows for batch statistics: the same in every process and at every evaluation."""
     windows, size = source.windows, source.batch_size
     count = min(CALIBRATION_BATCHES * size, len(windows))
     chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
-    return [
-        windows.gather(chosen[i : i + size], keys=source.keys)
-        for i in range(0, max(count - size, 0) + 1, size)
-    ]
+    for i in range(0, max(count - size, 0) + 1, size):
+        yield windows.gather(chosen[i : i + size], keys=source.keys)
 
 
 def saved_run(run_dir: str | Path) -> tuple[str, Any, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,11 +17,14 @@ from wm_toolkit.errors import ConfigError
 from wm_toolkit.training.config import Precision
 
 
-def launch(fn: Callable[..., Any], processes: int, *args: Any) -> None:
+def launch(
+    fn: Callable[..., Any], processes: int, *args: Any, device: Literal["any", "cpu"] = "any"
+) -> None:
     """Call `fn(*args)` once in each of `processes` processes on this machine and wait for them.
 
-    Processes are forked, so `fn` may be any function; they train on one GPU each, or on the CPU over
-    gloo where there is none. Under `torchrun` the processes exist already and `fn` is called directly.
+    Processes are forked, so `fn` may be any function; they work on one GPU each, or on the CPU over
+    gloo where there is none or `device` is "cpu". Under `torchrun` the processes exist already and `fn`
+    is called directly.
 
     Raises:
         ConfigError: if fewer processes would run than asked.
@@ -33,8 +36,9 @@ def launch(fn: Callable[..., Any], processes: int, *args: Any) -> None:
     if processes == 1:
         fn(*args)
         return
+    cpu = device == "cpu" or _on_cpu()
     devices = torch.cuda.device_count()
-    if devices and not _on_cpu():
+    if devices and not cpu:
         _refuse_fewer(devices, processes, "GPUs")
     if torch.cuda.is_initialized():
         raise ConfigError(
@@ -42,9 +46,8 @@ def launch(fn: Callable[..., Any], processes: int, *args: Any) -> None:
             "launch before anything touches the GPU, or start with `torchrun --nproc_per_node "
             f"{processes}`"
         )
-    start_processes(
-        _worker, (fn, args, processes, _free_port()), nprocs=processes, start_method="fork"
-    )
+    work = (fn, args, processes, _free_port(), cpu)
+    start_processes(_worker, work, nprocs=processes, start_method="fork")
 
 
 def world() -> tuple[int, int]:
@@ -72,7 +75,12 @@ def make_accelerator(precision: Precision, processes: int) -> Accelerator:
 
 
 def _worker(
-    rank: int, fn: Callable[..., Any], args: tuple[Any, ...], processes: int, port: int
+    rank: int,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    processes: int,
+    port: int,
+    cpu: bool,
 ) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ |= {
@@ -83,9 +91,10 @@ def _worker(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    if _on_cpu():
+    if cpu:
         # Without these gloo looks for a route to the host's name, and processes fight for cores.
         os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        os.environ["ACCELERATE_USE_CPU"] = "true"
         torch.set_num_threads(1)
     _refuse_fewer(_process_state().num_processes, processes)
     _call(fn, args)

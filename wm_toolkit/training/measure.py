@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.checkpoint import sweep
+from wm_toolkit.agents.card import evaluation_text, with_evaluation
+from wm_toolkit.checkpoint import CARD, sweep
 from wm_toolkit.errors import DataError, UnknownNameError
-from wm_toolkit.render.report import number
-from wm_toolkit.training.evaluate import Progress, evaluate
+from wm_toolkit.training.episodes import Progress
+from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.jobs import OfflineData, agent_data, monitor_batch
 from wm_toolkit.training.run_folder import Results, prediction_error, save_episodes, write_report
 from wm_toolkit.training.trainer import MODEL
@@ -36,8 +37,8 @@ def measure_run(
 
     Args:
         run_dir: the run folder, with the saved model.
-        contenders: agents by name; "model" is the run's own, its episodes are filmed and its row goes
-            into the card.
+        contenders: agents by name; "model" is the run's own, its episodes are filmed; all rows go into
+            its card.
         ready: the data the agent was trained on, parted the same way; None if goals come from the
             environment and nothing else shall be measured.
         say: told which stage begins.
@@ -49,7 +50,7 @@ def measure_run(
     sweep(run_dir)
     results, model = Results(run_dir), contenders["model"]
     if ready is not None:
-        prediction_error(results, model, monitor_batch(ready, AHEAD + 1))
+        prediction_error(results, model, monitor_batch(ready, AHEAD + 1, agent=model))
     for name, agent in contenders.items():
         if name in results.rows:
             continue
@@ -63,7 +64,9 @@ def measure_run(
         if found.films:
             save_episodes(run_dir, found.films)
         results.put_row(name, found.to_json())
-    save_results(model, results.rows["model"], run_dir)
+        # At once: an oracle may be slow, and what is measured shall be in the card if it is stopped.
+        save_results(model, results.rows, Path(run_dir) / MODEL)
+    save_results(model, results.rows, Path(run_dir) / MODEL)
     render_run(run_dir, model, ready)
     return results.rows
 
@@ -86,7 +89,7 @@ def render_run(
     """
     agent = agent or Agent.from_pretrained(run_dir)
     ready = ready or _data_if_here(agent)
-    batch = None if ready is None else monitor_batch(ready, AHEAD + 1)
+    batch = None if ready is None else monitor_batch(ready, AHEAD + 1, agent=agent)
     return write_report(run_dir, title=TITLE, lead=lead(agent), agent=agent, batch=batch)
 
 
@@ -110,31 +113,21 @@ def lead(agent: Agent) -> str:
     )
 
 
-def save_results(agent: Agent, row: Mapping[str, Any], run_dir: str | Path) -> None:
-    """Write what an agent reaches into its artefact and card; `wm eval` repeats it."""
-    if agent.info.get("results") == dict(row):
-        return
-    agent.info["results"] = dict(row)
-    agent.save_pretrained(Path(run_dir) / MODEL, card(agent))
+def save_results(agent: Agent, rows: Mapping[str, Mapping[str, Any]], folder: str | Path) -> None:
+    """Write what an agent and those beside it reach into its artefact and card; `wm eval` repeats it.
 
+    What else somebody wrote into the card stays.
 
-def card(agent: Agent) -> str:
-    """Markdown for people: what the agent is, what it learnt from, what it reaches and how to check it."""
-    row, data = agent.info["results"], agent.info["data"]
-    protocol = agent.info["evaluation"]
-    goals = f"from held-out episodes {protocol['goal_offset']} steps ahead"
-    goals = goals if protocol["goals"] == "dataset" else "drawn by the environment"
-    low, high = row["interval"]
-    return (
-        f"{agent.default_card()}\n"
-        f"Trained for {agent.info['training']['updates']:,} updates on {data['name']} "
-        f"({data['episodes']:,} episodes, checksum {data['checksum'][:12]}), seed "
-        f"{agent.info['training']['seed']}.\n\n"
-        f"| success | 95 % interval | steps to goal | solved at start | episodes | seed |\n"
-        f"|---|---|---|---|---|---|\n"
-        f"| {row['success_rate']:.1%} | {low:.1%} to {high:.1%} | {number(row['steps_to_goal'], 1)} | "
-        f"{row['start_solved_rate']:.1%} | {row['episodes']} | {row['seed']} |\n\n"
-        f"Protocol: {protocol['env']}, goals {goals}, budget {protocol['budget']} steps, "
-        f"{protocol['frame_skip']} per decision. To repeat it: `wm eval .` in this folder, or "
-        "`wm eval PATH` from anywhere.\n"
-    )
+    Args:
+        agent: as saved there, with the protocol in its info.
+        rows: "model" and the baselines, by name.
+        folder: the artefact.
+    """
+    baselines = {name: dict(row) for name, row in rows.items() if name != "model"}
+    found = {"results": dict(rows["model"]), "baselines": baselines}
+    if any(agent.info.get(name) != value for name, value in found.items()):
+        agent.info |= found
+        written = Path(folder) / CARD
+        section = evaluation_text(agent.info, agent.recipe)
+        known = written.read_text(encoding="utf-8") if written.exists() else None
+        agent.save_pretrained(folder, known and with_evaluation(known, section))

@@ -140,6 +140,13 @@ def test_a_row_that_begins_an_episode_is_planned_for_alone():
     assert [call["rows"] for call in script.calls] == [[0, 1], [1], [0], [1]]
 
 
+def test_an_action_says_whether_it_ends_its_plan():
+    _, episode = scripted(replan_every=3)
+    ends = [episode.act(first).ends_plan.tolist() for first in ((), (), (), (), (1,), ())]
+    # Row 1 begins anew at the fifth step, so its plan ends two steps later than that of row 0.
+    assert ends == [[False] * 2, [False] * 2, [True] * 2, [False] * 2, [False] * 2, [True, False]]
+
+
 def test_only_a_plan_for_all_rows_is_reported():
     _, episode = scripted(replan_every=2)
     assert episode.act().plan.actions.shape == (2, HORIZON, 2)

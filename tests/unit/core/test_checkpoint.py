@@ -14,8 +14,10 @@ import torch
 import wm_toolkit
 from wm_toolkit import checkpoint
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.config import to_dict
 from wm_toolkit.errors import CheckpointError, ConfigError, UnknownNameError
 from wm_toolkit.spaces import Spaces
+from wm_toolkit.training.config import EvaluationConfig
 
 TINY = {
     "image_size": 16, "patch": 8, "width": 12, "layers": 1, "embedding": 8, "projector_hidden": 16,
@@ -34,7 +36,8 @@ def agent() -> Agent:
 
 
 def test_an_agent_comes_back_in_one_line_with_everything(agent, tmp_path):
-    agent.info = {"evaluation": {"budget": 50}, "results": {"success_rate": 0.9}}
+    protocol = to_dict(EvaluationConfig(budget=50))
+    agent.info = {"evaluation": protocol, "results": {"success_rate": 0.9}}
     agent.save_pretrained(tmp_path / "a")
     loaded = Agent.from_pretrained(tmp_path / "a")
     assert loaded.spaces == agent.spaces

@@ -68,7 +68,7 @@ def test_conversion_to_native_is_bit_exact(tmp_path):
     convert(source, tmp_path / "native.h5")
     native = TrajectoryDataset.load(tmp_path / "native.h5")
     assert native.name == "visual-v0"
-    assert native.metadata["source"] == "OGBench"
+    assert native.metadata["source"].startswith("OGBench")
     for i, episode in enumerate(native):
         assert episode.obs["image"].tobytes() == parts(images)[i].tobytes()
         assert episode.action.tobytes() == parts(columns()["actions"])[i][:-1].tobytes()

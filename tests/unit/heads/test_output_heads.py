@@ -249,5 +249,21 @@ def test_bytes_are_read_as_shares_of_255_and_written_back():
 def test_an_image_head_paints_every_size_that_is_four_times_a_power_of_two(rng):
     for size in (8, 16, 64):
         assert ImageHead(6, size)(randn(rng, 2, 3, 6)).mean.shape == (2, 3, size, size, 3)
-    with pytest.raises(ConfigError, match="size is 48 px"):
-        ImageHead(6, 48)
+
+
+@pytest.mark.parametrize("size", [(56, 56), (48, 32), (3, 5)])
+def test_an_image_head_paints_other_sizes_and_adds_its_picture_pixel_by_pixel(size, rng):
+    head = ImageHead(6, size)
+    plain = head(randn(rng, 2, 3, 6)).mean - 0.5
+    assert plain.shape == (2, 3, *size, 3)
+    assert plain.std() > 0
+    for parameter in head.net.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        head.background.copy_(torch.rand(head.background.shape, generator=rng))
+    assert torch.equal(head(randn(rng, 2, 6)).mean[1], head.background)
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(ConfigError, match=r"size is \(8, 0\) px"):
+        ImageHead(6, (8, 0))

@@ -146,3 +146,14 @@ def test_shares_are_written_as_percent(share, said):
 def test_a_section_without_content_is_left_out():
     assert page.section("Title", "", "") == ""
     assert page.charts("", "") == ""
+
+
+def test_the_share_of_goals_reached_is_drawn_over_the_steps_of_every_policy():
+    curves = {"model": [0.1, 0.5, 1.0], "random": [0.1, 0.1, 0.2]}
+    rows = {name: result(0.5, success_by_step=curve) for name, curve in curves.items()}
+    chart = report.success_chart(rows)
+    assert chart.count("<path") == 2
+    assert "Goals reached by environment step" in chart
+    assert report.success_chart({"old": result(0.5)}) == ""
+    html = goal_report(RunReport("t", "l", results=rows))
+    assert "Goals reached by environment step" in html

@@ -13,8 +13,10 @@ from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.envs.walks import smooth_walks
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.spaces import Spaces
+from wm_toolkit.training.baselines import random_agent
 from wm_toolkit.training.config import EvaluationConfig
-from wm_toolkit.training.evaluate import evaluate, random_agent, wilson_interval
+from wm_toolkit.training.evaluate import evaluate
+from wm_toolkit.training.summary import wilson_interval
 
 ENV = "wm_toolkit/TwoRooms-v0"
 BLOCK = 5
@@ -111,8 +113,13 @@ def test_json_has_exactly_the_promised_keys(agent, held_out):
         "decision_ms",
         "episodes",
         "seed",
+        "success_rate_at_replan",
+        "interval_at_replan",
+        "decision_cpu_ms",
+        "success_by_step",
     ]
     assert found["decision_ms"] > 0
+    assert found["decision_cpu_ms"] > 0
 
 
 def test_films_end_with_their_success(agent, held_out):

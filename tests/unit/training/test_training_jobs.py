@@ -16,7 +16,7 @@ from wm_toolkit.envs.true_rooms import TrueRooms
 from wm_toolkit.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.render.report import GoalEpisode
-from wm_toolkit.training import demo, jobs, measure, run_folder
+from wm_toolkit.training import baselines, jobs, measure, run_folder
 from wm_toolkit.training.evaluate import evaluate
 
 
@@ -204,7 +204,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_the_oracle_searches_as_the_agent_does_and_reaches_near_goals(walks, config):
     ready = jobs.offline_data(walks, config)
     agent = jobs.offline_agent("lewm.small", config, ready)
-    oracle = demo.oracle_agent(agent, walks)
+    oracle = baselines.oracle_agent(agent)
     assert isinstance(oracle.model, TrueRooms)
     assert oracle.actor.planner == agent.actor.planner
     assert evaluate(oracle, ready.held_out).success_rate == 1.0
@@ -212,9 +212,10 @@ def test_the_oracle_searches_as_the_agent_does_and_reaches_near_goals(walks, con
 
 def test_the_oracle_of_another_environment_is_not_made_up(walks, config):
     agent = jobs.offline_agent("lewm.small", config, jobs.offline_data(walks, config))
-    agent.info["evaluation"]["env"] = "Maze-v0"
-    with pytest.raises(ConfigError, match="Maze-v0"):
-        demo.oracle_agent(agent, walks)
+    agent.info["evaluation"]["env"] = "CartPole-v1"
+    assert not baselines.has_oracle(agent)
+    with pytest.raises(ConfigError, match="'CartPole-v1' has no true_dynamics"):
+        baselines.oracle_agent(agent)
 
 
 def weights(run, content):
@@ -263,21 +264,33 @@ def test_the_card_says_the_number_and_how_to_repeat_it(walks, config, tmp_path):
     row = {
         "success_rate": 0.925,
         "interval": [0.8, 0.97],
+        "success_rate_at_replan": 0.9,
         "steps_to_goal": 12.5,
         "start_solved_rate": 0.08,
+        "return_mean": 2.0,
+        "decision_ms": 30.25,
+        "decision_cpu_ms": 28.0,
         "episodes": 50,
         "seed": 42,
     }
-    measure.save_results(agent, row, tmp_path)
+    assert "Not measured yet" in agent.default_card()
+    random = {**row, "success_rate": 0.3, "steps_to_goal": None}
+    measure.save_results(agent, {"model": row, "random": random}, tmp_path / "model")
     saved = Agent.from_pretrained(tmp_path)
     assert saved.info["results"] == row
+    assert saved.info["baselines"] == {"random": random}
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "| 92.5% | 80.0% to 97.0% | 12.5 | 8.0% | 50 | 42 |" in card
+    cells = "92.5 % | 80 - 97 % | 90 % | 12.5 | 8 % | 2.00 | 30.25 | 28.00 | 50 | 42 |"
+    assert f"| lewm.small | {cells}" in card
+    assert "| random | 30 % | 80 - 97 % | 90 % | - |" in card
     assert "12 updates" in card
     assert "goals from held-out episodes 25 steps ahead, budget 50 steps" in card
+    assert "25 % of the recorded episodes are held out (split seed 0)" in card
+    assert "The random row acts uniformly." in card
+    assert "oracle" not in card
     assert "`wm eval .` in this folder" in card
     agent.info["evaluation"]["goals"] = "env"
-    assert "goals drawn by the environment, budget 50 steps" in measure.card(agent)
+    assert "goals drawn by the environment, budget 50 steps" in agent.default_card()
 
 
 def test_a_data_set_of_the_catalog_is_made_on_first_use_and_then_reused(monkeypatch):

@@ -1,4 +1,5 @@
 import pytest
+import torch
 import torch.distributed as dist
 
 from wm_toolkit.errors import ConfigError
@@ -17,6 +18,15 @@ def fail(folder):
 def test_launch_runs_as_many_real_processes_as_asked(tmp_path):
     launch(write_world, 2, tmp_path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"0": "2 2 gloo", "1": "2 2 gloo"}
+
+
+def test_processes_for_the_cpu_need_no_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="2 processes were asked for, but there are 1 GPUs"):
+        launch(write_world, 2, tmp_path)
+    launch(write_world, 2, tmp_path, device="cpu")
+    assert {p.read_text() for p in tmp_path.iterdir()} == {"2 2 gloo"}
 
 
 def test_an_error_in_a_process_reaches_the_caller(tmp_path):

@@ -2,100 +2,184 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
+import gymnasium as gym
 import numpy as np
 import torch
 
-from wm_toolkit.cli.benchmarks import Case, benchmark, seconds
+from wm_toolkit.cli.benchmarks import Case, benchmark
+from wm_toolkit.cli.benchmarks.measure import Spent, compare, median, now
+from wm_toolkit.cli.benchmarks.rival import RivalWindows, rival_module, rival_name
 from wm_toolkit.data.dataset import TrajectoryDataset
+from wm_toolkit.data.formats.hdf5 import Hdf5Writer
+from wm_toolkit.data.loader import Loader
 from wm_toolkit.data.windows import Windows
-from wm_toolkit.errors import MissingPackageError, require
-from wm_toolkit.nn.timm_import import import_timm
+from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.jobs import prepare_two_rooms
 
-EPISODES, BATCH = 100, 64
-CASES = ((4, 5), (16, 1))
+BATCH = 64
+EPISODES = {64: 100, 224: 25}
+"""By the side of a frame, px: 75 MB and 230 MB of frames."""
+WINDOWS = ((4, 1), (4, 5), (16, 1))
 """(frames in a window, frame skip)"""
-RIVAL = "stable-worldmodel"
+WORKERS = (0, 2)
+OURS, FRAME = "wm_toolkit", 64
+SOME, OFTEN = 8_000, 10
+"""Frames of 64 px between two looks at the clock; we are fast, so we read several times as many."""
+COPIES = 5
+AHEAD = 4
+"""Batches that are read before the clock starts: what two workers hold ready."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """One way to the same windows.
+
+    Attributes:
+        name: of the package, with its version.
+        stream: an endless stream of batches, given (workers).
+        batches: read between two looks at the clock.
+    """
+
+    name: str
+    stream: Callable[[int], Iterator[Any]]
+    batches: int
+
+    def measure(self, workers: int) -> Spent:
+        """What one window takes, once the stream runs steadily."""
+        stream = self.stream(workers)
+        for _ in range(AHEAD):
+            next(stream)
+        before = now()
+        for _ in range(self.batches):
+            next(stream)
+        return (now() - before).times(1 / (self.batches * BATCH))
 
 
 @benchmark("data")
 def run(quick: bool) -> Iterator[Case]:
-    """Random windows of 64x64 frames a second, gathered as batches of 64."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "walks.h5"
-        data = prepare_two_rooms(path, episodes=EPISODES // 4 if quick else EPISODES)
-        rival = rival_file(data, Path(folder) / "rival.h5")
-        for length, skip in CASES:
-            windows = data.windows(length, frame_skip=skip)
-            yield from measure(path, windows, rival, repeats=5 if quick else 40)
+    """Random windows of frames per CPU second, in batches of 64, through loaders with 0 and 2 workers."""
+    for size in (64,) if quick else EPISODES:
+        with tempfile.TemporaryDirectory() as folder:
+            files = Files(Path(folder), size, EPISODES[size] // 2 if quick else EPISODES[size])
+            for length, skip in WINDOWS:
+                windows = files.data.windows(length, frame_skip=skip)
+                for workers in WORKERS[:1] if quick else WORKERS:
+                    # Starting workers anew takes seconds, and each of their runs is long.
+                    repeats = 1 if quick or workers else 3
+                    yield from measure(files, windows, workers, repeats)
 
 
-def measure(path: Path, windows: Windows, rival: Path | None, repeats: int) -> Iterator[Case]:
-    """Our gather, a plain copy of the same bytes, and two other ways to the same windows."""
-    draws = np.random.default_rng(0).integers(len(windows), size=(repeats + 1, BATCH))
-    ours = BATCH / seconds(_each(windows.gather, draws), repeats)
-    frames = np.zeros((BATCH, windows.length, 64, 64, 3), np.uint8)
-    copy = frames.copy()
-    floor = BATCH / seconds(lambda: np.copyto(copy, frames), repeats)
-    what = f"{windows.length} frames, skip {windows.frame_skip}, batch {BATCH}"
-    with h5py.File(path) as file:
-        through = _each(lambda chosen: _through_h5py(file, windows, chosen), draws)
-        peer = BATCH / seconds(through, repeats)
-    yield Case(what, "windows/s", ours, floor, f"h5py {h5py.__version__}", peer)
-    if rival is None:
-        yield Case(what, "windows/s", ours, floor, RIVAL)
-        return
-    theirs = BATCH / seconds(_rival_loader(rival, windows), repeats)
-    yield Case(what, "windows/s", ours, floor, f"{RIVAL} {version(RIVAL)}", theirs)
+def measure(files: Files, windows: Windows, workers: int, repeats: int) -> Iterator[Case]:
+    """All readers take turns; one case for each rival, or one without a rival."""
+    readers = files.readers(windows)
+    found: dict[str, list[Spent]] = {reader.name: [] for reader in readers}
+    for _ in range(repeats):
+        for reader in readers:
+            found[reader.name].append(reader.measure(workers))
+    taken = {name: median(values) for name, values in found.items()}
+    ours, floor = taken.pop(OURS), _plain_copy(windows, files.size)
+    side = f"{files.size}x{files.size}"
+    case = f"{windows.length} frames {side}, skip {windows.frame_skip}, {workers} workers"
+    for name, theirs in taken.items() or [(rival_name(), None)]:
+        yield Case(
+            case,
+            "windows/CPU-s",
+            1 / ours.cpu,
+            1 / floor.cpu,
+            name,
+            1 / theirs.cpu if theirs else None,
+            1 / ours.wall,
+            1 / theirs.wall if theirs else None,
+        )
 
 
-def rival_file(data: TrajectoryDataset, path: Path) -> Path | None:
-    """The same rows as that package's own HDF5 file; None where it is not installed."""
+class Files:
+    """The same random walks in our format and, where the rival is installed, in both of its own.
+
+    Args:
+        folder: where they are put.
+        size: of a frame, px.
+        episodes: how many.
+    """
+
+    def __init__(self, folder: Path, size: int, episodes: int) -> None:
+        self.size = size
+        self.data = prepare_two_rooms(folder / "walks.h5", episodes=episodes)
+        if size != FRAME:
+            self.data = enlarged(self.data, folder / "large.h5", size)
+        self.rival: Any = rival_module("data")
+        if self.rival is not None:
+            self.hdf5, self.lance = folder / "rival.h5", folder / "rival.lance"
+            with self.rival.HDF5Writer(self.hdf5) as writer:
+                writer.write_episodes(self._episodes())
+            with self.rival.LanceWriter(self.lance) as writer:
+                writer.write_episodes(self._episodes())
+
+    def _episodes(self) -> Iterator[dict[str, list[np.ndarray]]]:
+        for i in range(len(self.data)):
+            rows = self.data.rows(i)
+            yield {"pixels": list(rows["obs/image"]), "action": list(rows["action"])}
+
+    def readers(self, windows: Windows) -> list[Reader]:
+        """Ours first."""
+        frames = BATCH * windows.length * (self.size / FRAME) ** 2
+        few = max(6, int(SOME / frames))
+        ours = Reader(OURS, lambda workers: _our_stream(windows, workers), OFTEN * few)
+        if self.rival is None:
+            return [ours]
+        cut = {"length": windows.length, "frame_skip": windows.frame_skip}
+        hdf5 = RivalWindows("HDF5Dataset", self.hdf5, **cut)
+        lance = RivalWindows("LanceDataset", self.lance, **cut)
+        return [
+            ours,
+            Reader(f"{rival_name()} HDF5", lambda workers: _their_stream(hdf5, workers), few),
+            Reader(f"{rival_name()} Lance", lambda workers: _their_stream(lance, workers), few),
+        ]
+
+
+def enlarged(data: TrajectoryDataset, path: Path, size: int) -> TrajectoryDataset:
+    """The same episodes with frames of `size` px."""
+    rows = np.arange(size) * FRAME // size
+    image = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+    spaces = Spaces({"image": image}, data.spaces.action)
+    with Hdf5Writer(path, spaces) as writer:
+        for episode in data:
+            large = episode.obs["image"][:, rows][:, :, rows]
+            writer.add_episode(dataclasses.replace(episode, obs={"image": large}))
+    return TrajectoryDataset.load(path)
+
+
+def _our_stream(windows: Windows, workers: int) -> Iterator[Any]:
+    loader = Loader(windows, BATCH, workers=workers, keys=["obs/image"])
     try:
-        package = _rival()
-    except MissingPackageError:
-        return None
-    with package.HDF5Writer(path) as writer:
-        for i in range(len(data)):
-            rows = data.rows(i)
-            writer.write_episode({"pixels": rows["obs/image"], "action": rows["action"]})
-    return path
+        yield from loader
+    finally:
+        loader.close()
 
 
-def _rival() -> Any:
-    import_timm()  # it imports torchvision too, which needs the same help beside a CPU-only torch
-    return require("stable_worldmodel.data", "bench")
-
-
-def _rival_loader(path: Path, windows: Windows) -> Callable[[], object]:
-    package: Any = require("stable_worldmodel.data", "bench")
-    theirs = package.HDF5Dataset(path=path, frameskip=windows.frame_skip, num_steps=windows.length)
+def _their_stream(dataset: Any, workers: int) -> Iterator[Any]:
+    """Through PyTorch's DataLoader, as its training scripts read."""
     order = torch.Generator().manual_seed(0)
-    loader = torch.utils.data.DataLoader(theirs, BATCH, shuffle=True, generator=order)
-
-    def batches() -> Iterator[object]:
-        while True:
-            yield from loader
-
-    stream = batches()
-    return lambda: next(stream)
+    loader = torch.utils.data.DataLoader(
+        dataset, BATCH, shuffle=True, generator=order, num_workers=workers
+    )
+    while True:
+        yield from loader
 
 
-def _each(read: Callable[[np.ndarray], object], draws: np.ndarray) -> Callable[[], object]:
-    remaining = iter(draws)
-    return lambda: read(next(remaining))
+def _plain_copy(windows: Windows, size: int) -> Spent:
+    """Copying the bytes of one window's frames, a batch at a time."""
+    frames = np.ones((BATCH, windows.length, size, size, 3), np.uint8)
+    copy = frames.copy()
 
+    def copies() -> None:
+        for _ in range(COPIES):
+            np.copyto(copy, frames)
 
-def _through_h5py(file: h5py.File, windows: Windows, chosen: np.ndarray) -> np.ndarray:
-    """The images of the windows [B, T, h, w, 3], one slice each."""
-    images = file["columns/obs/image"]
-    assert isinstance(images, h5py.Dataset)
-    rows, skip = windows.rows(chosen), windows.frame_skip
-    return np.stack([images[row[0] : row[-1] + 1 : skip] for row in rows])
+    return compare({"copies": copies}, 5)["copies"].times(1 / (COPIES * BATCH))

@@ -1,44 +1,173 @@
-"""How long a decision takes."""
+"""How long a plan takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
+import gymnasium as gym
+import numpy as np
 import torch
+from torch import Tensor
 
-from wm_toolkit.agents.agent import Agent
-from wm_toolkit.cli.benchmarks import Case, benchmark, matrix_rate, operations, seconds
-from wm_toolkit.cli.benchmarks.training import example_agent
+from wm_toolkit.cli.benchmarks import Case, benchmark
+from wm_toolkit.cli.benchmarks.measure import compare, matrix_rate, operations
+from wm_toolkit.cli.benchmarks.rival import (
+    ACTION,
+    CONFIG,
+    FRAME_SKIP,
+    SIZE,
+    rival_image,
+    rival_lewm,
+    rival_module,
+    rival_name,
+)
+from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.objective import Goal
+from wm_toolkit.planning.rollout import score
+from wm_toolkit.recipes.lewm import LeWMConfig
+from wm_toolkit.recipes.published.lewm import lewm_from_state_dict
+from wm_toolkit.registry import build
+from wm_toolkit.spaces import Spaces
+from wm_toolkit.training.seeding import own_stream
 
-SEARCHES = ((1, 64, 6), (16, 64, 6), (1, 300, 10))
-"""(environments, samples, iterations)"""
-HORIZON = 5
+SEARCHES = ((1, 5, 5), (1, 30, 1), (16, 2, 1))
+"""(environments, iterations, repeats); the peer takes a second or more for each iteration and environment."""
+PUBLISHED = LeWMConfig().planner
+SEED = 0
 
 
 @benchmark("plan")
 def run(quick: bool) -> Iterator[Case]:
-    """Milliseconds per decision of CEM in the small LeWorldModel, against its multiplications alone."""
-    agent, rate = example_agent(), matrix_rate()
-    for environments, samples, iterations in SEARCHES[:1] if quick else SEARCHES:
-        planner = CEM(horizon=HORIZON, samples=samples, iterations=iterations)
-        yield measure(agent, planner, environments, rate, repeats=2 if quick else 7)
+    """CPU seconds per plan of CEM in LeWorldModel at the published size, with the same weights."""
+    theirs = rival_lewm()
+    ours = _ours(theirs)
+    rates = {"float32": matrix_rate(), "bf16": matrix_rate(torch.bfloat16)}
+    for environments, iterations, repeats in ((1, 1, 1),) if quick else SEARCHES:
+        planner = dataclasses.replace(PUBLISHED, iterations=iterations)
+        pair = Pair(ours, theirs, planner, environments)
+        yield from pair.measure(rates, repeats)
 
 
-def measure(agent: Agent, planner: CEM, environments: int, rate: float, repeats: int) -> Case:
-    """One decision for all environments; the floor is its matrix products at the measured rate."""
-    model = agent.model.eval()
-    generator = torch.Generator().manual_seed(0)
-    shape = (environments, *(model.spaces.observation["image"].shape or ()))
-    image, goal = torch.randint(0, 256, (2, *shape), generator=generator, dtype=torch.uint8)
+def _ours(theirs: Any) -> WorldModel:
+    """Our model with the peer's weights; with weights of its own where there is no peer."""
+    if theirs is not None:
+        return lewm_from_state_dict(theirs.state_dict(), CONFIG, frame_skip=FRAME_SKIP).model
+    image = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+    action = gym.spaces.Box(-np.inf, np.inf, (ACTION // FRAME_SKIP,), np.float32)
+    with own_stream(SEED):
+        return build("lewm", Spaces({"image": image}, action).blocked(FRAME_SKIP)).model.eval()
+
+
+@dataclasses.dataclass
+class Pair:
+    """The same search by both, from the same images to the same goals with the same noise."""
+
+    ours: WorldModel
+    theirs: Any
+    planner: CEM
+    environments: int
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+        shape = (2, self.environments, SIZE, SIZE, 3)
+        self.image, self.goal = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    def measure(self, rates: dict[str, float], repeats: int) -> Iterator[Case]:
+        """Both precisions of ours beside the peer's float32; they take turns."""
+        plans: dict[str, Tensor] = {}
+
+        def keeping(name: str, plan: Callable[[], Tensor]) -> Callable[[], None]:
+            def work() -> None:
+                plans[name] = plan()
+
+            return work
+
+        works = {
+            "float32": keeping("float32", lambda: self.our_plan("float32")),
+            "bf16": keeping("bf16", lambda: self.our_plan("bf16")),
+        }
+        if self.theirs is not None:
+            works["theirs"] = keeping("theirs", self.their_plan)
+        taken = compare(works, repeats, warm_up=0 if repeats == 1 else 1)
+        count = operations(lambda: self.our_plan("float32"))
+        planner = self.planner
+        search = f"CEM {planner.samples}x{planner.iterations}x{planner.horizon}"
+        for name in ("float32", "bf16"):
+            peer = taken.get("theirs")
+            yield Case(
+                f"{search}, {self.environments} environments, {name}",
+                "CPU s",
+                taken[name].cpu,
+                count / rates[name],
+                f"{rival_name()}, float32",
+                None if peer is None else peer.cpu,
+                taken[name].wall,
+                None if peer is None else peer.wall,
+                self.compared(plans[name], plans.get("theirs")),
+            )
 
     @torch.no_grad()
-    def decide() -> None:
-        action = torch.zeros(environments, model.spaces.action_width)
-        state = model.observe(model.initial(environments), action, {"image": image})
-        objective = Goal().bind(model, {"image": image, "goal/image": goal})
-        planner.plan(model, state, objective, generator=generator)
+    def our_plan(self, precision: Literal["float32", "bf16"]) -> Tensor:
+        """[B, H, A], images encoded anew."""
+        generator = torch.Generator().manual_seed(SEED)
+        planner = dataclasses.replace(self.planner, precision=precision)
+        plan = planner.plan(self.ours, self._state(), self._goal(), generator=generator)
+        return plan.actions
 
-    case = f"CEM {planner.samples}x{planner.iterations}x{HORIZON}, {environments} environments"
-    return Case(case, "ms", 1e3 * seconds(decide, repeats), 1e3 * operations(decide) / rate)
+    def _state(self) -> Any:
+        model, size = self.ours, self.environments
+        action = torch.zeros(size, model.spaces.action_width)
+        return model.observe(model.initial(size), action, {"image": self.image})
+
+    def _goal(self) -> Goal:
+        return Goal().bind(self.ours, {"goal/image": self.goal})
+
+    def their_plan(self) -> Tensor:
+        """[B, H, A] by its solver as it ships, one environment after the other.
+
+        Its generator goes on from one environment to the next: only the first sees our noise.
+        """
+        solver, policy = rival_module("solver"), rival_module("policy")
+        assert solver is not None
+        assert policy is not None
+        size, planner = self.environments, self.planner
+        search = solver.CEMSolver(
+            self.theirs,
+            num_samples=planner.samples,
+            n_steps=planner.iterations,
+            topk=planner.elites,
+            seed=SEED,
+        )
+        config = policy.PlanConfig(
+            horizon=planner.horizon, receding_horizon=planner.horizon, action_block=FRAME_SKIP
+        )
+        action = gym.spaces.Box(-1, 1, (size, ACTION // FRAME_SKIP))
+        search.configure(action_space=action, n_envs=size, config=config)
+        seen = {
+            "pixels": rival_image(self.image),
+            "goal": rival_image(self.goal),
+            "action": torch.zeros(size, 1, ACTION),
+        }
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
+            return search.solve(seen)["actions"]
+
+    @torch.no_grad()
+    def compared(self, plan: Tensor, theirs: Tensor | None) -> str:
+        """Where our plan [B, H, A] leads in float32, and how far it is from one made with the same noise."""
+        state = self._state()
+        distance = [
+            -score(self.ours, state, actions[:, None], self._goal()).mean().item()
+            for actions in (plan, theirs)
+            if actions is not None
+        ]
+        if theirs is None:
+            return f"distance to the goal {distance[0]:.4g}"
+        reached = f"distance to the goal {distance[0]:.4g}, the peer's {distance[1]:.4g}"
+        if len(plan) > 1:
+            return reached
+        return f"plans differ by at most {(plan - theirs).abs().max().item():.1g}; {reached}"

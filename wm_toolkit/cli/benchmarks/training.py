@@ -10,7 +10,8 @@ import torch
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.batch import Batch
-from wm_toolkit.cli.benchmarks import Case, benchmark, matrix_rate, operations, seconds
+from wm_toolkit.cli.benchmarks import Case, benchmark
+from wm_toolkit.cli.benchmarks.measure import compare, matrix_rate, operations
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.seeding import own_stream
@@ -22,7 +23,7 @@ RECIPE, FRAME_SKIP, BATCH, LENGTH = "lewm.small", 5, 64, 4
 def run(quick: bool) -> Iterator[Case]:
     """Milliseconds per update of the small LeWorldModel, against its multiplications alone."""
     agent, batch = example_agent(), example_batch()
-    taken = seconds(lambda: agent.learn(batch), 2 if quick else 10)
+    taken = compare({"ours": lambda: agent.learn(batch)}, 2 if quick else 10)["ours"].cpu
     floor = operations(lambda: agent.learn(batch)) / matrix_rate()
     yield Case(f"{RECIPE}, batch {BATCH}x{LENGTH}", "ms", 1e3 * taken, 1e3 * floor)
 

@@ -96,6 +96,7 @@ class Format:
         place: where a new data set of that name or path would be written.
         read: opens an existing one.
         write: opens a new one (or continues an unfinished one).
+        summary: one line for people; by default the first one of the module that registers it.
     """
 
     name: str
@@ -103,13 +104,18 @@ class Format:
     place: Callable[[str | Path], Path]
     read: Callable[[Path], Reader]
     write: OpenWriter
+    summary: str = ""
 
 
 FORMATS: Registry[Format] = Registry("format", "wm_toolkit.data.formats")
 
 
 def read_only(
-    name: str, find: Callable[[str | Path], Path | None], read: Callable[[Path], Reader]
+    name: str,
+    find: Callable[[str | Path], Path | None],
+    read: Callable[[Path], Reader],
+    *,
+    summary: str = "",
 ) -> Format:
     """A format that others write: converting into it is refused with the formats that can be written."""
 
@@ -118,12 +124,13 @@ def read_only(
             f"{target}: the format {name!r} can be read, not written; choose hdf5, minari or minari-arrow"
         )
 
-    return Format(name, find, Path, read, refuse)
+    return Format(name, find, Path, read, refuse, summary)
 
 
 def find_format(name_or_path: str | Path) -> tuple[Format, Path] | None:
     """The format that recognises an existing data set, and where it lies."""
-    for name in FORMATS.names():
+    # The native format takes whatever HDF5 file no other one knows: opening it says what is wrong.
+    for name in sorted(FORMATS.names(), key="hdf5".__eq__):
         path = FORMATS[name].find(name_or_path)
         if path is not None:
             return FORMATS[name], path

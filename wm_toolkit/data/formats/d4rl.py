@@ -31,14 +31,15 @@ from wm_toolkit.data.foreign import (
     action_space,
     flags,
     observation_space,
+    readable,
     reading,
     refuse,
 )
 from wm_toolkit.data.formats import FORMATS, read_only
-from wm_toolkit.data.partial import plain
 from wm_toolkit.data.trajectory import Trajectory
 from wm_toolkit.spaces import Spaces, flat_space
 
+SOURCE = "D4RL, https://github.com/Farama-Foundation/D4RL"
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 FLAGS = ("terminals", "timeouts")
 NEXT = "next_observations"
@@ -65,7 +66,7 @@ class D4rlReader(ForeignReader):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, source="D4RL")
+        super().__init__(path, source=SOURCE)
         with reading(path):
             self._file = h5py.File(path, "r")
         with reading(path):
@@ -207,24 +208,16 @@ def _is_column(data: h5py.Dataset, rows: int) -> bool:
 
 def _metadata(file: h5py.File) -> dict[str, Any]:
     """Attributes and what the `metadata` group says in text and small arrays, under "d4rl"."""
-    said = {name: _readable(value) for name, value in file.attrs.items()}
+    said = {name: readable(value) for name, value in file.attrs.items()}
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and node.size is not None and node.size <= SHORT:
-            said[name] = _readable(node[()])
+            said[name] = readable(node[()])
 
     group = file.get("metadata")
     if isinstance(group, h5py.Group):
         group.visititems(visit)
     return {"d4rl": said} if said else {}
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
-        return [_readable(item) for item in value.ravel().tolist()]
-    return value if isinstance(value, str) else plain(value)
 
 
 def _find(name_or_path: str | Path) -> Path | None:

@@ -101,8 +101,12 @@ class Hdf5Writer(Writer):
         if not self._partial.episodes and self._old is None:
             self._partial.remove()
             raise DataError(f"{self.path}: no episode was written, so there is no data set")
-        if self._partial.episodes:
-            _assemble(self.path, self._partial, self._old, self._header())
+        try:
+            if self._partial.episodes:
+                _assemble(self.path, self._partial, self._old, self._header())
+        except BaseException:  # a full disk: the recording stays, and may be opened again
+            self._partial.close()
+            raise
         self._partial.remove()
 
     def abandon(self) -> None:

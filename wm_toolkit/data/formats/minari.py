@@ -355,7 +355,17 @@ def _find_none(name_or_path: str | Path) -> Path | None:
     return None
 
 
-FORMATS.register("minari", Format("minari", find, place, MinariReader, MinariWriter))
+FORMATS.register(
+    "minari",
+    Format(
+        "minari",
+        find,
+        place,
+        MinariReader,
+        MinariWriter,
+        "Minari data sets; both storages are read, HDF5 storage is written.",
+    ),
+)
 FORMATS.register(
     "minari-arrow",
     Format(
@@ -364,5 +374,6 @@ FORMATS.register(
         place,
         MinariReader,
         functools.partial(MinariWriter, storage="arrow"),
+        "Minari data sets written in Arrow storage; `minari` reads them.",
     ),
 )

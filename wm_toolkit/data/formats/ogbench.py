@@ -35,6 +35,7 @@ from wm_toolkit.data.npz import NpzFile
 from wm_toolkit.data.trajectory import Trajectory
 from wm_toolkit.spaces import Spaces, flat_space
 
+SOURCE = "OGBench, https://github.com/seohongpark/ogbench"
 REQUIRED = ("observations", "actions", "terminals")
 
 
@@ -54,7 +55,7 @@ class OgbenchReader(ForeignReader):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, source="OGBench")
+        super().__init__(path, source=SOURCE)
         self._file = NpzFile(path)
         self._check_rows()
         self._lengths = self._episode_lengths()

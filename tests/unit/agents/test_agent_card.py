@@ -1,0 +1,134 @@
+"""The card states the protocol and shows the rows; older results leave dashes."""
+
+import dataclasses
+
+from wm_toolkit.agents.card import (
+    HEAD,
+    evaluation_text,
+    markdown_table,
+    protocol_text,
+    result_cells,
+    training_text,
+    with_evaluation,
+)
+from wm_toolkit.training.config import EvaluationConfig
+
+PROTOCOL = {
+    "episodes": 50,
+    "goal_offset": 25,
+    "budget": 50,
+    "goals": "dataset",
+    "holdout": 0.1,
+    "split_seed": 3,
+    "seed": 42,
+    "frame_skip": 5,
+    "env": "wm_toolkit/TwoRooms-v0",
+}
+ROW = {
+    "success_rate": 0.92,
+    "interval": [0.8116, 0.9685],
+    "return_mean": 1.5,
+    "steps_to_goal": 12.34,
+    "start_solved_rate": 0.08,
+    "decision_ms": 30.0,
+    "episodes": 50,
+    "seed": 42,
+    "success_rate_at_replan": 0.9,
+    "decision_cpu_ms": 29.5,
+}
+
+
+def test_a_row_has_a_cell_for_every_column():
+    cells = dict(zip(HEAD, result_cells("mine", ROW), strict=True))
+    assert cells["policy"] == "mine"
+    assert cells["success"] == "92 %"
+    assert cells["95 % interval"] == "81 - 97 %"
+    assert cells["success at replans"] == "90 %"
+    assert cells["steps to goal"] == "12.3"
+    assert cells["CPU ms"] == "29.50"
+    assert (cells["episodes"], cells["seed"]) == ("50", "42")
+
+
+def test_what_an_older_result_does_not_know_is_a_dash():
+    old = {"success_rate": 0.5, "episodes": 4.0, "seed": 43.0}
+    assert result_cells("old", old) == ["old", "50 %", *["-"] * 7, "4", "43"]
+
+
+def test_the_protocol_is_said_in_words():
+    said = protocol_text(PROTOCOL)
+    for part in (
+        "goals from held-out episodes 25 steps ahead",
+        "budget 50 steps, 5 per decision",
+        "50 episodes, seed 42",
+        "10 % of the recorded episodes are held out (split seed 3)",
+        "after every environment step",
+        "only when a plan has been executed",
+    ):
+        assert part in said
+    other = {**PROTOCOL, "goals": "env", "goal_options": {"goal_room": "opposite"}}
+    assert "drawn by the environment with {'goal_room': 'opposite'}" in protocol_text(other)
+    assert "25 random actions lead" in protocol_text({**PROTOCOL, "goals": "random_action"})
+    named = protocol_text({**PROTOCOL, "published": "lewm.tworoom"})
+    assert named.startswith("Protocol (published as lewm.tworoom;")
+
+
+def test_the_table_has_the_agent_and_every_baseline():
+    info = {
+        "evaluation": PROTOCOL,
+        "results": ROW,
+        "baselines": {"random": {**ROW, "success_rate": 0.3}, "oracle": ROW},
+    }
+    text = evaluation_text(info, "lewm")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "policy",
+        "---",
+        "lewm",
+        "random",
+        "oracle",
+    ]
+    assert "The oracle row is the same search in the true dynamics." in text
+    assert "oracle" not in evaluation_text({**info, "baselines": {}})
+
+
+def test_nothing_is_claimed_that_was_not_measured():
+    assert evaluation_text({}) == ""
+    assert "\n\nNot measured yet. Protocol: " in evaluation_text({"evaluation": PROTOCOL})
+    assert training_text({"training": {"updates": 5, "seed": 0}}) == ""
+
+
+def test_a_new_result_takes_the_place_of_the_old_one_and_of_nothing_else():
+    old = evaluation_text({"evaluation": PROTOCOL})
+    new = evaluation_text({"evaluation": PROTOCOL, "results": ROW})
+    card = with_evaluation("# mine\n\nLicence: MIT.\n", old)
+    assert card.index("Licence: MIT.") < card.index("## Evaluation") < card.index("Not measured")
+    card += "\n## Data\n\nWalks.\n"
+    again = with_evaluation(card, new)
+    assert "Not measured" not in again
+    assert again == f"# mine\n\nLicence: MIT.\n\n{new}\n## Data\n\nWalks.\n"
+    assert with_evaluation(again, new) == again
+
+
+def test_a_markdown_table_is_one():
+    assert markdown_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+def test_every_field_of_an_evaluation_config_that_decides_a_number_is_in_the_words():
+    base = dataclasses.asdict(EvaluationConfig(frame_skip=5, env="A-v0"))
+    changed = {
+        "episodes": 51,
+        "goal_offset": 26,
+        "budget": 55,
+        "goals": "env",
+        "holdout": 0.2,
+        "split_seed": 9,
+        "seed": 43,
+        "frame_skip": 10,
+        "env": "B-v0",
+        "goal_options": {"x": 1},
+        "env_options": {"image_size": 64},
+        "group": 10,
+        "published": "lewm.cube",
+    }
+    for name, value in changed.items():
+        assert protocol_text(base) != protocol_text({**base, name: value}), name

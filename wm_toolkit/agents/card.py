@@ -1,0 +1,140 @@
+"""What a card says for people: training, evaluation protocol, result table. Made from an agent's info."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+"""One row of results, with the keys of `wm eval --json`."""
+
+HEAD = (
+    "policy",
+    "success",
+    "95 % interval",
+    "success at replans",
+    "steps to goal",
+    "solved at start",
+    "return",
+    "ms / decision",
+    "CPU ms",
+    "episodes",
+    "seed",
+)
+
+HEADING = "## Evaluation"
+
+GOALS = {
+    "dataset": "from held-out episodes {goal_offset} steps ahead",
+    "random_action": "where {goal_offset} random actions lead from states of held-out episodes",
+    "env": "drawn by the environment",
+}
+
+HELD_OUT = {
+    "random": "{holdout:.0%} of the recorded episodes are held out (split seed {split_seed})",
+    "released": "Held out are the episodes that the data's release names",
+}
+
+
+def training_text(info: Mapping[str, Any]) -> str:
+    """One sentence about how the agent came to be; empty if nothing is known."""
+    training, data = info.get("training"), info.get("data")
+    if not training or not data:
+        return ""
+    return (
+        f"Trained for {training['updates']:,} updates on {data['name']} ({data['episodes']:,} "
+        f"episodes, checksum {data['checksum'][:12]}), seed {training['seed']}.\n"
+    )
+
+
+def evaluation_text(info: Mapping[str, Any], name: str = "agent") -> str:
+    """A section of its own: results if there are any, and the protocol behind them in words.
+
+    Args:
+        info: `Agent.info`: "evaluation", "results", "baselines".
+        name: the agent's row in the table.
+    """
+    protocol = info.get("evaluation")
+    if not protocol:
+        return ""
+    if not info.get("results"):
+        return f"{HEADING}\n\nNot measured yet. {protocol_text(protocol)}\n"
+    rows = {name: info["results"], **info.get("baselines", {})}
+    cells = [result_cells(*row) for row in rows.items()]
+    notes = {
+        "random": "The random row acts uniformly.",
+        "oracle": "The oracle row is the same search in the true dynamics.",
+    }
+    said = " ".join(note for row, note in notes.items() if row in rows)
+    return (
+        f"{HEADING}\n\n{markdown_table(HEAD, cells)}\n{protocol_text(protocol)} {said}".rstrip()
+        + "\n\nTo repeat it: `wm eval .` in this folder, or `wm eval PATH` from anywhere.\n"
+    )
+
+
+def with_evaluation(card: str, section: str) -> str:
+    """A card with the section `evaluation_text` put in the place of its old one, or behind the rest."""
+    before, found, rest = card.partition(HEADING + "\n")
+    if not found:
+        return f"{card.rstrip()}\n\n{section}"
+    _, following, after = rest.partition("\n## ")
+    return f"{before}{section}{following}{after}"
+
+
+def protocol_text(protocol: Mapping[str, Any]) -> str:
+    """An evaluation protocol in words: what the number behind it means."""
+    goals = GOALS[protocol["goals"]].format(**protocol)
+    options, place = protocol.get("goal_options"), protocol.get("env_options")
+    group, published = protocol.get("group"), protocol.get("published")
+    named = f" (published as {published}; `wm list protocols` says what differs)"
+    return (
+        f"Protocol{named if published else ''}: {protocol['env'] or 'no environment named'}"
+        f"{f' with {dict(place)}' if place else ''}, goals "
+        f"{goals}{f' with {dict(options)}' if options else ''}, budget {protocol['budget']} steps, "
+        f"{protocol['frame_skip']} per decision; {protocol['episodes']} episodes"
+        f"{f' in groups of {group}' if group else ''}, seed {protocol['seed']}. "
+        f"{HELD_OUT[protocol.get('split', 'random')].format(**protocol)}. Success is looked for after every environment step, "
+        "and in its own column only when a plan has been executed; starts that are solved already "
+        "count as successes and are stated."
+    )
+
+
+def result_cells(name: str, result: Result) -> list[str]:
+    """One row of the result table as text; a dash where an older result knows nothing."""
+    return [
+        name,
+        percent(result["success_rate"]),
+        interval(result.get("interval")),
+        percent(result.get("success_rate_at_replan")),
+        number(result.get("steps_to_goal"), 1),
+        percent(result.get("start_solved_rate")),
+        number(result.get("return_mean"), 2),
+        number(result.get("decision_ms"), 2),
+        number(result.get("decision_cpu_ms"), 2),
+        f"{result['episodes']:.0f}",
+        f"{result['seed']:.0f}",
+    ]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(share: float | None) -> str:
+    """0.815 -> "81.5 %"; a dash where there is no number."""
+    if share is None or not math.isfinite(share):
+        return "-"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """(0.81, 0.97) -> "81 - 97 %"."""
+    return "-" if bounds is None else f"{100 * bounds[0]:.0f} - {100 * bounds[1]:.0f} %"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point, or a dash."""
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
