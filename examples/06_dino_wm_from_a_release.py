@@ -1,10 +1,11 @@
-"""DINO-WM offline, from a released folder to the share of goals it reaches: nothing is simulated to learn.
+"""DINO-WM offline: from a released folder to the share of held-out goals that planning reaches.
 
 python examples/06_dino_wm_from_a_release.py --data pusht_noise --weights FILE.safetensors
 python examples/06_dino_wm_from_a_release.py [--smoke]    minutes; --smoke: seconds, on a tiny sample
 
-Without --data it records some exploring pushes of its own, which are no release. The weights are those of
-a DINOv2-S ("hub" downloads them); random ones show that the path works, and nothing else.
+Without --data it records some exploring pushes of its own, which are no release, and far too few: the
+published model reached 8 % of its goals after 200 episodes, 92 % after 18,500. The weights are those of a
+DINOv2-S ("hub" downloads them); random ones show that the path works, and nothing else.
 """
 
 import argparse
@@ -34,12 +35,10 @@ def encoded(source: str | Path, encoder, target: Path) -> TrajectoryDataset:
 
 def settings(data: TrajectoryDataset, smoke: bool) -> dict:
     """What is asked of a run; the environment and its state are what the data names."""
-    split = "released" if all("split" in about for about in data.info) else "random"
-    if smoke:
-        length = {"train.updates": 2, "train.batch_size": 4, "planner.samples": 8}
-        return {**length, "evaluation.episodes": 2, "evaluation.split": split}
-    length = {"train.updates": 300, "train.batch_size": 32}
-    return {**length, "evaluation.episodes": 20, "evaluation.split": split}
+    split = "released" if data.info and "split" in data.info[0] else "random"
+    updates, batch_size, episodes = (2, 4, 2) if smoke else (300, 32, 20)
+    train = {"train.updates": updates, "train.batch_size": batch_size}
+    return {**train, "evaluation.episodes": episodes, "evaluation.split": split}
 
 
 if __name__ == "__main__":
@@ -63,7 +62,7 @@ if __name__ == "__main__":
         "dinov2_small", block=8, normalisation="half", resample="original", **options
     )
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    run = Path("runs") / f"dino_wm_{source.stem}"
+    run = Path("runs") / f"dino_wm_{source.stem}_{encoder.image_size}px"
     data = encoded(source, encoder.to(device or "cpu"), run / "features.h5")
 
     given = {"image_size": options["image_size"], "encoder_weights": args.weights, "decoder": False}

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def fetch(entry: catalog.Entry, source: str) -> str | Path:
     """The local, unpacked release that `source` means.
 
     Raises:
-        DataError: if the hub or the address does not give it, or there is nothing to unpack it with.
+        DataError: if the hub or the address does not give it, it is damaged, or there is nothing to unpack
+            it with.
     """
     if source != "hub" and "://" not in source:
         return source
@@ -100,7 +102,12 @@ def fetch(entry: catalog.Entry, source: str) -> str | Path:
     except Exception as error:  # the clients raise their own and the transport's errors
         by_hand = "; ".join(entry.extra["fetch"])
         raise DataError(f"{entry.name} cannot be fetched ({error}); by hand: {by_hand}") from error
-    return _unpacked(packed)
+    try:
+        return _unpacked(packed)
+    except (zipfile.BadZipFile, zlib.error, subprocess.CalledProcessError) as error:
+        raise DataError(
+            f"{packed} cannot be unpacked ({error}); delete it, and it will be fetched again"
+        ) from error
 
 
 def _from_hub(entry: catalog.Entry, folder: Path) -> Path:

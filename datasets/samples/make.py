@@ -30,7 +30,12 @@ import film_layouts
 LENGTHS = (5, 4)  # rows: steps + 1
 SIDE = 32
 # Long enough for a goal 25 steps ahead, and square as the simulator's frames are.
-PUSHES: dict[str, Any] = {"train": [20, 17], "val": [27], "size": (SIDE, SIDE), "film": {"gop": 100}}
+PUSHES: dict[str, Any] = {
+    "train": [20, 17],
+    "val": [27],
+    "size": (SIDE, SIDE),
+    "film": {"gop": 100},
+}
 ABOUT = {
     "name": "walks",
     "source": "datasets/samples/make.py of wm_toolkit: random walks in TwoRooms, seed 0",

@@ -38,7 +38,7 @@ def report(convert: Callable[[], Path]) -> int:
     """Run a conversion and say where the artefact is, or what is wrong; returns the exit status."""
     try:
         out = convert()
-    except WmError as error:
+    except (WmError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     print(out)

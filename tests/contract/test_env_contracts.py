@@ -107,7 +107,8 @@ def test_a_saved_model_dreams_from_a_data_set_given_by_name(tmp_path, walks):
     check_sb3(env.unwrapped)
     assert env.action_space.shape == (10,)
     assert env.reset(seed=1)[0].shape == (16,)  # features, and the goal's behind them
-    assert env.render().shape == (16, 16, 3)  # by the decoder head that was saved with it
+    # By the decoder head that was saved with it, as large as the frames of its data.
+    assert env.render().shape == spaces.observation["image"].shape == (64, 64, 3)
     many = gym.make_vec(
         "wm_toolkit/WorldModel-v0",
         num_envs=3,

@@ -205,6 +205,7 @@ def test_training_and_planning_defaults_are_the_published_ones():
     assert {name: planner[name] for name in expected} == expected
     assert (config.replan_every, config.goal_mode, config.context) == (5, "last", 1)
     assert config.alpha == 1
+    assert config.last_action == "real"  # a window takes (history + 1) * frame_skip steps
 
 
 def test_the_presets_differ_from_push_t_where_the_paper_does():
@@ -217,6 +218,8 @@ def test_the_presets_differ_from_push_t_where_the_paper_does():
     assert (jepa.normalisation, jepa.proprio_width, jepa.rollout_steps) == ("imagenet", 16, 2)
     assert (jepa.window, jepa.attention_window, jepa.context, jepa.alpha) == (4, 3, 2, 0.1)
     assert jepa.context + jepa.planner.horizon <= jepa.history
+    assert (jepa.planner.elites, jepa.planner.horizon, jepa.replan_every) == (10, 6, 6)
+    assert (jepa.evaluation.episodes, jepa.evaluation.budget) == (96, 30)
 
 
 def test_jepa_wms_begins_with_open_gates_and_rescaled_residual_branches():

@@ -66,6 +66,14 @@ def test_what_is_missing_is_said_in_one_line(run, released):
     assert "none.pt cannot be read" in error
 
 
+def test_a_place_that_cannot_be_written_is_said_in_one_line(run, released):
+    (released / "ours").write_text("a file")
+    files = released / "weights.pt", released / "config.json", released / "ours"
+    code, _, error = run("lewm", *files, "--mean", "0", "0", "--std", "1", "1")
+    assert code == 1
+    assert error.startswith(("FileExistsError", "NotADirectoryError", "CheckpointError"))
+
+
 @pytest.mark.parametrize("script", ["dino_wm", "jepa_wms"])
 def test_a_file_of_something_else_is_refused(run, released, script):
     (released / "settings.yaml").write_text("img_size: 224\n")

@@ -194,6 +194,17 @@ def test_an_address_is_fetched_once_and_an_archive_unpacked(tmp_path, release):
     assert release.fetch(ENTRIES["wall_single"], address) == found
 
 
+@pytest.mark.parametrize("name", ["wall.zip", "wall.tar.zst", "wall.h5.zst"])
+def test_a_damaged_archive_is_named(tmp_path, release, monkeypatch, name):
+    packed = tmp_path / name
+    packed.write_bytes(b"PK damaged")
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+    monkeypatch.setitem(release.UNPACK, ".tar.zst", ["false"])
+    monkeypatch.setitem(release.UNPACK, ".zst", ["false"])
+    with pytest.raises(DataError, match=rf"{name} cannot be unpacked .*; delete it"):
+        release.fetch(ENTRIES["wall_single"], packed.as_uri())
+
+
 def test_a_packed_file_needs_zstd_and_says_so(tmp_path, release, monkeypatch):
     packed = tmp_path / "data.h5.zst"
     packed.write_bytes(b"packed")

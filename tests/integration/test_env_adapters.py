@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,21 @@ RECORDED = {
         {"image_size": 16, "fast_render": True, "action_repeat": 5},
         {"maze": "umaze", "camera": "top", "draw_goal": False, "obs_mode": "both"},
     ),
+    "maze of OGBench": (
+        "wm_toolkit/OGBench-v0",
+        {"image_size": 16, "fast_render": True},
+        {"task": "pointmaze-medium-v0", "obs_mode": "both", "action_repeat": 1},
+    ),
+    "rendered": (
+        "wm_toolkit/Rendered-v0",
+        {"image_size": 16, "env": "CartPole-v1"},
+        {"obs_mode": "both", "fast_render": False},
+    ),
+    "reacher": (
+        "dmc/reacher-easy",
+        {"image_size": 16, "fast_render": True, "action_repeat": 4},
+        {"camera": 0, "vectors": "flat", "obs_mode": "both"},
+    ),
     "cartpole": (
         "dmc/cartpole-swingup",
         {"image_size": 16, "fast_render": True, "action_repeat": 4},
@@ -44,7 +61,8 @@ def record(which, path, episodes=3, steps=8):
     name, options, _ = RECORDED[which]
     words = [f"{key}={value}" for key, value in options.items()]
     counts = ["--episodes", str(episodes), "--max-steps", str(steps), "--seed", "7"]
-    assert main(["collect", name, str(path), *counts, "--set", *words]) == 0
+    seen = ["--extras", "state"] if which == "reacher" else []  # the others observe it
+    assert main(["collect", name, str(path), *counts, *seen, "--set", *words]) == 0
     return TrajectoryDataset.load(path)
 
 
@@ -68,7 +86,7 @@ def test_a_recording_says_how_it_was_made_and_can_be_made_again(which, tmp_path)
 
 
 @drawn
-@pytest.mark.parametrize("which", ["push t", "point maze"])
+@pytest.mark.parametrize("which", ["push t", "point maze", "maze of OGBench", "reacher"])
 def test_states_of_a_recording_are_restored_in_evaluation(which, tmp_path):
     """Goals are the recorded frames themselves, so a replay of the recorded actions succeeds."""
     data = record(which, tmp_path / "data.h5")
@@ -79,13 +97,13 @@ def test_states_of_a_recording_are_restored_in_evaluation(which, tmp_path):
         budget=6,
         env=name,
         env_options=data.metadata["env_options"],
-        state_key="state",
         frame_skip=2,
     )
     env = make(name, **data.metadata["env_options"])
     begin = int(data.episode_starts[2])
     stored = {name: column.array for name, column in data.columns.items()}
-    start, goal = stored["obs/state"][begin], stored["obs/state"][begin + 6]
+    states = stored.get("obs/state", stored.get("state"))
+    start, goal = states[begin], states[begin + 6]
     env.reset(options={"state": start, "goal": goal})
     for row in range(begin, begin + 6):
         obs, _, _, _, info = env.step(stored["action"][row])
@@ -98,6 +116,32 @@ def test_states_of_a_recording_are_restored_in_evaluation(which, tmp_path):
     assert found.episodes == 2
 
 
+SMALL = (
+    "image_size=16 patch=8 width=12 layers=1 heads=3 embedding=8 decoder=false train.batch_size=4 "
+    "planner.samples=4 planner.elites=2 planner.iterations=1 "
+    "evaluation.episodes=2 evaluation.holdout=0.4 evaluation.budget=10 evaluation.goal_offset=5"
+)
+
+
+@drawn
+@pytest.mark.parametrize("which", ["push t", "point maze"])
+def test_a_recording_trains_a_model_that_is_measured_in_its_environment(which, tmp_path, capsys):
+    record(which, tmp_path / "data.h5", steps=26)
+    run = str(tmp_path / "run")
+    words = ["--data", str(tmp_path / "data.h5"), "--run", run, "--updates", "1", "--no-oracle"]
+    assert main(["train", "lewm.small", *words, "--set", *SMALL.split()]) == 0
+    capsys.readouterr()
+    assert main(["eval", run, "--no-oracle", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["episodes"] == 2
+    assert len(found["success_by_step"]) == 11
+    assert set(found["baselines"]) == {"random"}
+    about = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["evaluation"]
+    assert about["state_key"] == "state"
+    assert about["env"] == RECORDED[which][0]
+    assert about["env_options"].items() >= RECORDED[which][1].items()
+
+
 def make_model(spaces):
     """Any model will do for an actor that looks at spaces alone."""
     from wm_toolkit.envs.true_model import TrueModel
@@ -106,4 +150,4 @@ def make_model(spaces):
         def move(self, state, action):
             return state
 
-    return Still(spaces, "state")
+    return Still(spaces, "proprio")

@@ -101,6 +101,22 @@ def test_a_model_of_ones_own_keeps_its_contract_and_reaches_goals(run):
     assert numbers(r"reaches (\d+)% of 50 held-out goals", said)[0] >= 80
 
 
+def test_a_release_becomes_a_measured_agent(run, tmp_path):
+    pytest.importorskip("gym_pusht")
+    said = run("06")
+    assert "weights are random: what is measured below means nothing" in said
+    assert "64 frames; learnt from 2 episodes, held out 1, split: released" in said
+    for name in (r"dino_wm\.small", "random"):
+        rate, low, high, at_replan = numbers(
+            rf"(?m)^\| {name} \| ([\d.]+) % \| (\d+) - (\d+) % \| ([\d.]+) % \|", said
+        )
+        assert low <= rate <= high
+        assert at_replan <= rate
+    assert "Protocol: wm_toolkit/PushT-v0" in said
+    assert "that the data's release names" in said
+    assert (tmp_path / "runs/dino_wm_pusht_noise_28px/model/model.safetensors").exists()
+
+
 def test_stored_features_train_the_same_model_for_less(run, tmp_path):
     said = run("07")
     assert "weights random" in said

@@ -15,6 +15,7 @@ from wm_toolkit.errors import DataError
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.training import jobs, measure
 from wm_toolkit.training.hooks import CollapseMonitor
+from wm_toolkit.training.inputs import learning_columns
 
 COLUMN = "features/image"
 OPTIONS = ["image_size=28", "normalisation=half", "block=1", "resample=original", "weights=random"]
@@ -138,6 +139,21 @@ def test_the_position_is_standardised_over_the_training_part(walks, tmp_path):
     torch.testing.assert_close(agent.model.proprio_std, rows.std(0, correction=0))
 
 
+def test_features_that_differ_in_any_field_are_refused(walks):
+    data, settings = TrajectoryDataset.load(walks / "features.h5"), config("auto", decoder=False)
+    agent = jobs.offline_agent("dino_wm.small", settings, jobs.offline_data(data, settings))
+    identity = data.metadata["features"][COLUMN]
+    assert COLUMN in learning_columns(agent, data)
+    for name in [*identity, "unheard of"]:
+        data.metadata["features"] = {COLUMN: {**identity, name: "another"}}
+        with pytest.raises(DataError, match=f"{name} is 'another', needed"):
+            learning_columns(agent, data)
+        data.metadata["features"] = {COLUMN: {n: v for n, v in identity.items() if n != name}}
+        if name in identity:
+            with pytest.raises(DataError, match=f"{name} is None, needed"):
+                learning_columns(agent, data)
+
+
 def test_another_encoders_features_are_refused_and_the_frames_are_a_way_out(walks, tmp_path):
     other = config("auto", encoder_block=0, decoder=False)
     with pytest.raises(DataError, match="block is 1, needed 0"):
@@ -167,7 +183,9 @@ def test_the_command_says_what_it_will_take_and_refuses_what_makes_no_sense(
     assert main(["convert", source, target, *encode, "dtype=float32", "--json"]) == 0
     said = capsys.readouterr()
     assert "features/image: 248 rows x 1 patches x 384 float32 numbers = 0.4 MB" in said.err
-    assert json.loads(said.out) == {"path": target, "format": "hdf5", "episodes": 8}
+    card = str(tmp_path / "x.card.md")
+    expected = {"path": target, "format": "hdf5", "episodes": 8, "card": card}
+    assert json.loads(said.out) == expected
     assert TrajectoryDataset.load(target).metadata["features"][COLUMN]["dtype"] == "float32"
     wrong = {
         "--encode dinov2_smal": "Did you mean 'dinov2_small'",

@@ -31,10 +31,9 @@ GOALS = {
     "env": "drawn by the environment",
 }
 
-HELD_OUT = {
-    "random": "{holdout:.0%} of the recorded episodes are held out (split seed {split_seed})",
-    "released": "Held out are the episodes that the data's release names",
-}
+
+BESIDE = {"random": "a uniformly random policy", "oracle": "the same search in the true dynamics"}
+"""What stands beside a number, and what it is."""
 
 
 def training_text(info: Mapping[str, Any]) -> str:
@@ -62,11 +61,10 @@ def evaluation_text(info: Mapping[str, Any], name: str = "agent") -> str:
         return f"{HEADING}\n\nNot measured yet. {protocol_text(protocol)}\n"
     rows = {name: info["results"], **info.get("baselines", {})}
     cells = [result_cells(*row) for row in rows.items()]
-    notes = {
-        "random": "The random row acts uniformly.",
-        "oracle": "The oracle row is the same search in the true dynamics.",
-    }
-    said = " ".join(note for row, note in notes.items() if row in rows)
+    said = " ".join(
+        f"The {row} row is {what}." if row in rows else f"There is no {row} row ({what})."
+        for row, what in BESIDE.items()
+    )
     return (
         f"{HEADING}\n\n{markdown_table(HEAD, cells)}\n{protocol_text(protocol)} {said}".rstrip()
         + "\n\nTo repeat it: `wm eval .` in this folder, or `wm eval PATH` from anywhere.\n"
@@ -94,10 +92,17 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
         f"{goals}{f' with {dict(options)}' if options else ''}, budget {protocol['budget']} steps, "
         f"{protocol['frame_skip']} per decision; {protocol['episodes']} episodes"
         f"{f' in groups of {group}' if group else ''}, seed {protocol['seed']}. "
-        f"{HELD_OUT[protocol.get('split', 'random')].format(**protocol)}. Success is looked for after every environment step, "
+        f"{_held_out(protocol)}. Success is looked for after every environment step, "
         "and in its own column only when a plan has been executed; starts that are solved already "
         "count as successes and are stated."
     )
+
+
+def _held_out(protocol: Mapping[str, Any]) -> str:
+    if protocol.get("split") == "released":
+        return "Held out are the episodes that the data's release names"
+    share, seed = percent(protocol["holdout"]), protocol["split_seed"]
+    return f"{share} of the recorded episodes are held out (split seed {seed})"
 
 
 def result_cells(name: str, result: Result) -> list[str]:
@@ -112,8 +117,8 @@ def result_cells(name: str, result: Result) -> list[str]:
         number(result.get("return_mean"), 2),
         number(result.get("decision_ms"), 2),
         number(result.get("decision_cpu_ms"), 2),
-        f"{result['episodes']:.0f}",
-        f"{result['seed']:.0f}",
+        number(result.get("episodes"), 0),
+        number(result.get("seed"), 0),
     ]
 
 

@@ -40,7 +40,7 @@ class Args:
         drop_frames: leave the frames out once they are encoded. Halves the file; no decoder, film
             strips or `wm plan` from recorded frames afterwards.
         device: where the encoder runs; by default an accelerator if there is one.
-        json: print one JSON object: path, format, episodes.
+        json: print one JSON object: path, format, episodes, card.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -56,6 +56,7 @@ class Args:
 
 def run(args: Args) -> int:
     """Convert with a progress bar on stderr."""
+    from wm_toolkit.data.card import card_path
     from wm_toolkit.data.formats import find_format, open_reader
     from wm_toolkit.training.jobs import prepare_data
 
@@ -69,11 +70,13 @@ def run(args: Args) -> int:
         "path": str(path),
         "format": args.format or (found[0].name if found else ""),
         "episodes": len(open_reader(path)),
+        "card": str(card_path(path)),
     }
     if args.json:
         output.emit(said)
     else:
         print(f"wrote {said['episodes']} episodes to {path} ({said['format']})")
+        print(f"its card lies at {said['card']}")
     return 0
 
 

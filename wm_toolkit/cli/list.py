@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,19 +12,22 @@ from wm_toolkit import catalog
 from wm_toolkit.cli import output
 from wm_toolkit.errors import UnknownNameError, did_you_mean
 
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
 Names = dict[str, str]
 """Names and one line about each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """Show recipes, planners, data sets, pretrained models, formats, encoders, environments, benchmarks.
+    """Show recipes, planners, data sets, models, formats, environments and every other kind of name.
 
     For example: `wm list`, or `wm list recipes --json`.
 
     Attributes:
         kind: only this kind: recipes, planners, datasets, pretrained, formats, encoders, environments,
-            benchmarks.
+            protocols, benchmarks.
         json: print one JSON object {kind: {name: summary}}.
     """
 
@@ -102,8 +105,8 @@ def environments() -> Names:
     from wm_toolkit.envs.registration import register_envs
 
     register_envs()
-    ours = (spec for name, spec in registry.items() if name.startswith("wm_toolkit/"))
-    return {spec.id: f"up to {spec.max_episode_steps or 'any number of'} steps" for spec in ours}
+    ours = (spec for name, spec in registry.items() if name.startswith(("wm_toolkit/", "dmc/")))
+    return {spec.id: _length(spec) for spec in ours}
 
 
 def protocols() -> Names:
@@ -121,6 +124,12 @@ def benchmarks() -> Names:
     from wm_toolkit.cli.benchmarks import BENCHMARKS
 
     return {name: BENCHMARKS[name].summary for name in BENCHMARKS.names()}
+
+
+def _length(spec: EnvSpec) -> str:
+    if spec.namespace == "dmc":
+        return "up to the suite's time limit"
+    return f"up to {spec.max_episode_steps or 'any number of'} steps"
 
 
 def _first_line(module: str) -> str:

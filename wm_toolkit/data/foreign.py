@@ -7,11 +7,12 @@ import logging
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gymnasium as gym
+import h5py
 import numpy as np
 from gymnasium import spaces as gs
 
@@ -23,6 +24,7 @@ from wm_toolkit.spaces import Spaces
 
 log = logging.getLogger(__name__)
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
 DAMAGE = (
     OSError,
     KeyError,
@@ -78,6 +80,17 @@ def refuse(
         DataError: always.
     """
     raise DataError(str(Problem(message, str(path), column, episode, row)))
+
+
+def holds_columns(path: Path, names: Iterable[str]) -> bool:
+    """Whether `path` is an HDF5 file with these columns; a truncated file of whatever layout has none."""
+    if path.suffix not in HDF5_SUFFIXES or not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            return all(name in file for name in names)
+    except (OSError, RuntimeError):  # h5py raises either; the native format says what is wrong
+        return False
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def find(name_or_path: str | Path) -> Path | None:
     for folder in folders:
         for data in (folder, folder / "data"):
             metadata = data / "metadata.json"
-            if metadata.is_file() and "data_format" in metadata.read_text(encoding="utf-8"):
+            if metadata.is_file() and b"data_format" in metadata.read_bytes():
                 return data
     return None
 

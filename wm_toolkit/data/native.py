@@ -25,6 +25,7 @@ import numpy as np
 from wm_toolkit.checkpoint import replace_file
 from wm_toolkit.data.checks import Problem, raise_problems
 from wm_toolkit.data.columns import ChunkedRows, Column, Rows, map_rows
+from wm_toolkit.data.foreign import reading
 from wm_toolkit.data.partial import plain
 from wm_toolkit.data.statistics import chunk_rows
 from wm_toolkit.data.trajectory import OBS, Trajectory
@@ -88,6 +89,11 @@ def open_native(path: str | Path, *, check: bool = True) -> NativeData:
         DataError: if the file is missing, truncated, of another layout, or does not add up.
     """
     path = Path(path)
+    with reading(path):
+        return _open_native(path, check)
+
+
+def _open_native(path: Path, check: bool) -> NativeData:
     file = _open_file(path)
     spaces = Spaces.from_dict(_attribute(file, "spaces", path))
     if check:
@@ -147,11 +153,11 @@ def structure(file: h5py.File, spaces: Spaces) -> Iterator[Problem]:
 def file_problems(path: Path) -> list[Problem]:
     """Everything that keeps a native file from being opened; empty if it is sound."""
     try:
-        with _open_file(path) as file:
+        with reading(path), _open_file(path) as file:
             _attribute(file, "metadata", path)
             spaces = Spaces.from_dict(_attribute(file, "spaces", path))
             return [dataclasses.replace(p, file=str(path)) for p in structure(file, spaces)]
-    except (DataError, SpaceError, ValueError) as error:
+    except (DataError, SpaceError) as error:
         return [Problem(str(error))]  # the message names the file
 
 

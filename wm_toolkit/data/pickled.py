@@ -6,11 +6,29 @@ reader that refuses every name still reads those.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 from wm_toolkit.data.foreign import reading
+
+# These give an object a number; an unpickler keeps a table as long as the largest.
+NUMBERING = ("PUT", "BINPUT", "LONG_BINPUT")
+# What a garbled program makes an unpickler raise.
+GARBLED = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -39,13 +57,26 @@ def load_plain(path: Path) -> Any:
         >>> load_plain(Path("pusht_noise/train/seq_lengths.pkl"))[:3]
         [73, 246, 121]
     """
-    with reading(path), path.open("rb") as file:
-        try:
-            return _PlainUnpickler(file).load()
-        except (
-            AttributeError,
-            IndexError,
-            TypeError,
-            MemoryError,
-        ) as error:  # of a garbled program
-            raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
+    with reading(path):
+        return run_program(path.read_bytes(), _PlainUnpickler)
+
+
+def run_program(program: bytes | bytearray, unpickler: type[pickle.Unpickler]) -> Any:
+    """What a pickle gives to an unpickler that decides which names it may use.
+
+    Raises:
+        UnpicklingError: if it is garbled, wants what is refused, or would take more memory for numbers of
+            objects than it has bytes.
+    """
+    try:
+        _check_numbers(program)
+        return unpickler(io.BytesIO(program)).load()
+    except GARBLED as error:
+        raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
+
+
+def _check_numbers(program: bytes | bytearray) -> None:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of garbled text
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name in NUMBERING and argument is not None and argument > len(program):
+                raise pickle.UnpicklingError(f"it numbers an object {argument}, but has few")

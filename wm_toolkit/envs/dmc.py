@@ -20,7 +20,8 @@ class DmControl(gym.Env):
     """A task of dm_control's suite.
 
     `terminated` is true where dm_env says discount 0, `truncated` at the suite's time limit, where it says
-    discount 1. `info` holds "discount" and "state" (joint positions, velocities and activations).
+    discount 1. `info` holds "discount" and "state" (joint positions, velocities and activations). Many tasks
+    keep more than that outside the simulator's state, so only the reacher can be put into one and has goals.
 
     Args:
         domain: as the suite names it, "cartpole".
@@ -105,13 +106,7 @@ class DmControl(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start a new episode."""
-        super().reset(seed=seed)
-        # A task draws from this generator alone; the suite has no other way to seed it after loading.
-        self._suite_env.task._random = np.random.RandomState(self.np_random.integers(2**31))
-        first = self._suite_env.reset()
-        if self._has_terrain:
-            self._camera.close()
-        obs, _, _, _, info = self._handed_over(first, 0.0)
+        obs, _, _, _, info = self._handed_over(self._begin(seed), 0.0)
         return obs, info
 
     def step(self, action: NDArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -132,6 +127,16 @@ class DmControl(gym.Env):
         """Give the rendering context and the simulator back."""
         self._camera.close()
         self._suite_env.close()
+
+    def _begin(self, seed: int | None) -> Any:
+        """The first step of a new episode, as the suite draws it."""
+        super().reset(seed=seed)
+        # A task draws from this generator alone; the suite has no other way to seed it after loading.
+        self._suite_env.task._random = np.random.RandomState(self.np_random.integers(2**31))
+        first = self._suite_env.reset()
+        if self._has_terrain:
+            self._camera.close()
+        return first
 
     def _handed_over(
         self, step: Any, reward: float

@@ -125,7 +125,8 @@ class SegmentGoals:
         names = {name.removeprefix("obs/"): name for name in dataset.columns}
         if state_key not in names:
             raise DataError(
-                f"{dataset!r} has no column {state_key!r}.{did_you_mean(state_key, names)}"
+                f"{dataset!r} has no column {state_key!r}.{did_you_mean(state_key, names)} Goals from data "
+                "need the simulator's state of every row; say which column holds it, or use other goals"
             )
         if offset < 1:
             raise ConfigError(f"offset is {offset}, expected at least 1 raw step")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
+import tempfile
+import types
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -153,7 +157,7 @@ def _load(name: str, image_size: int) -> Any:
     options: dict[str, Any] = {"width": image_size, "height": image_size}
     if "cube-" in name:
         options["visualize_info"] = False
-    with _own_stream(0):
+    with _own_stream(0), _no_files_left():
         base: Any = gym.make(
             name, terminate_at_goal=False, disable_env_checker=True, **options
         ).unwrapped
@@ -181,6 +185,28 @@ def _close_renderer(base: Any) -> None:
         if renderer is not None:
             renderer.close()
             setattr(base, name, None)
+
+
+@contextlib.contextmanager
+def _no_files_left() -> Iterator[None]:
+    """Let the package write its mazes into a folder that goes, with handles that are closed."""
+    package: Any = importlib.import_module("ogbench.locomaze.maze")
+    handles: list[int] = []
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def in_folder(**options: Any) -> tuple[int, str]:
+            handle, path = tempfile.mkstemp(dir=folder, **options)
+            handles.append(handle)
+            return handle, path
+
+        package.tempfile = types.SimpleNamespace(mkstemp=in_folder)
+        try:
+            yield
+        finally:
+            package.tempfile = tempfile
+            for handle in handles:
+                os.close(handle)
 
 
 @contextlib.contextmanager

@@ -52,9 +52,10 @@ _DMC = {
     "swimmer": "swimmer6 swimmer15",
     "walker": "stand walk run",
 }
+_DMC_CLASS = {"reacher": "wm_toolkit.envs.dmc_reacher:Reacher"}
 _ENTRY |= {
     f"dmc/{domain}-{task}": {
-        "entry_point": "wm_toolkit.envs.dmc:DmControl",
+        "entry_point": _DMC_CLASS.get(domain, "wm_toolkit.envs.dmc:DmControl"),
         "kwargs": {"domain": domain, "task": task},
     }
     for domain, tasks in _DMC.items()

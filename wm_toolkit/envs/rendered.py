@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.envs.mujoco_sim import use_fast_rendering
-from wm_toolkit.errors import ConfigError, SpaceError
+from wm_toolkit.errors import ConfigError, MissingPackageError, SpaceError
 from wm_toolkit.spaces import flat_obs, flat_space
 
 STATE = "state"
@@ -31,6 +32,7 @@ class RenderedImages(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
 
     Raises:
         ConfigError: if the environment does not draw, or is asked for fast rendering without MuJoCo.
+        MissingPackageError: with the first picture, if what the environment draws with is not installed.
 
     Example:
         >>> env = RenderedImages(gym.make("CartPole-v1", render_mode="rgb_array"), image_size=64)
@@ -83,7 +85,10 @@ class RenderedImages(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     def _image(self) -> NDArray[np.uint8]:
         from PIL import Image
 
-        picture: Any = self.env.render()
+        try:
+            picture: Any = self.env.render()
+        except DependencyNotInstalled as error:
+            raise MissingPackageError(f"{self.env} cannot draw: {error}") from error
         size = (self.image_size, self.image_size)
         if picture.shape[:2] == size:
             return np.ascontiguousarray(picture)

@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.heads.image import Image
+from wm_toolkit.nn.image import resized
 
 
 class PatchDecoder(nn.Module):

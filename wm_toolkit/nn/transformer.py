@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from wm_toolkit.nn.rotary import Rotary
 
+FEW = 4
+"""Keys up to which plain products beat a CPU's attention kernel in bfloat16."""
+
 KeysValues = tuple[Tensor, Tensor]
 """What attention remembers of frames it has seen: keys and values, [B, heads, T, head width] each."""
 
@@ -93,14 +96,29 @@ class Attention(nn.Module):
             [B, T P, D] (or [B, P, D]), and the keys and values of all frames so far.
         """
         tokens, hidden = self.frames.tokens, self.norm(x)
+        if past is None and x.shape[1] == tokens == 1:
+            return self._alone(hidden, first)
         late = first + x.shape[1] // tokens - 1 if newest else first
         q, k, v = self._project(hidden[:, -tokens:] if newest else hidden, hidden)
         q, k = self._turn(q, late), self._turn(k, first)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        if tokens == 1 and q.shape[2] > 1:
+        if tokens == 1 and q.shape[2] > 1 and not self._few(k):
             return self._finish(self._mix(q, k, v, self._look_back(q, k))), (k, v)
         return self._finish(self._by_frame(q, k, v)), (k, v)
+
+    def _alone(self, hidden: Tensor, first: int) -> tuple[Tensor, KeysValues]:
+        """The first token of all [B, 1, D] sees itself alone, so nobody asks for its query."""
+        inner = self.out.in_features
+        bias = None if self.qkv.bias is None else self.qkv.bias[inner:]
+        found = self._split(functional.linear(hidden, self.qkv.weight[inner:], bias))
+        k, v = found.chunk(2, 1)
+        return self._finish(v), (self._turn(k, first), v)
+
+    def _few(self, k: Tensor) -> bool:
+        """Whether attention over keys [B, heads, T, width] is faster in plain products."""
+        slow = k.device.type == "cpu" and k.dtype == torch.bfloat16 and k.shape[2] <= FEW
+        return slow and not torch.is_grad_enabled() and not (self.training and self.dropout)
 
     def ask(self, asking: Tensor, x: Tensor) -> Tensor:
         """What `forward` gives for some of the tokens alone, without a mask.
@@ -162,6 +180,8 @@ class Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False
     ) -> Tensor:
         """[B, heads, t, width] values, weighted by how well queries and keys match."""
+        if mask is None and not causal and self._few(k):
+            return _plain_attention(q, k, v)
         rate = self.dropout if self.training else 0.0
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal
@@ -173,6 +193,25 @@ class Attention(nn.Module):
         return functional.dropout(mixed, self.dropout if self.training else 0.0, self.training)
 
 
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What the kernels compute, key by key: [B, heads, t, width] for few keys [B, heads, T, width]."""
+    keys, values = k.split(1, 2), v.split(1, 2)
+    match = torch.cat([(q * key).sum(-1, keepdim=True) for key in keys], -1)
+    weights = (match * q.shape[-1] ** -0.5).softmax(-1).split(1, -1)
+    mixed = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        mixed = torch.addcmul(mixed, weight, value)
+    return mixed
+
+
+class GELU(nn.GELU):
+    """GELU that overwrites its input where no gradient needs it: fresh memory costs a CPU more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[...] to [...]."""
+        return super().forward(input) if torch.is_grad_enabled() else torch.ops.aten.gelu_(input)
+
+
 def feed_forward(
     width: int, hidden: int, *, dropout: float = 0.0, norm: bool = False
 ) -> nn.Sequential:
@@ -180,7 +219,7 @@ def feed_forward(
     return nn.Sequential(
         nn.LayerNorm(width) if norm else nn.Identity(),
         nn.Linear(width, hidden),
-        nn.GELU(),
+        GELU(),
         nn.Dropout(dropout),
         nn.Linear(hidden, width),
         nn.Dropout(dropout),

@@ -18,6 +18,9 @@ from wm_toolkit.structs import Struct
 MEMORY_BYTES = 2**30
 """Default cap on the memory that one batch of rollouts may take."""
 
+CPU_BYTES, CPU_ROWS = 2**26, 512
+"""Batches of more than both make a CPU slower: what a step leaves behind falls out of its caches."""
+
 STATES_PER_STEP = 8
 """Estimated memory of one dreamt step, in states: activations, copies and the state that is kept."""
 
@@ -131,6 +134,8 @@ def pieces(
     _check(model, state, actions)
     size, candidates = actions.shape[:2]
     limit = _rows_within(memory_bytes, state, actions)
+    if actions.device.type == "cpu" and not model.stochastic:  # whose noise depends on the pieces
+        limit = min(limit, max(CPU_ROWS, _rows_within(CPU_BYTES, state, actions)))
     if size * candidates <= limit:
         yield Piece(slice(0, size), slice(0, candidates), state, actions, objective)
         return

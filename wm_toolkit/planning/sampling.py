@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.models.base import WorldModel
+from wm_toolkit.nn.packed import PackedWeights, worth_packing
 from wm_toolkit.planning.base import Plan
 from wm_toolkit.planning.deadline import Deadline
 from wm_toolkit.planning.objective import Objective
@@ -125,12 +126,20 @@ class SamplingPlanner(ABC, Generic[BeliefT]):
             warm_start=warm_start,
             generator=generator,
         )
-        # One block around the whole search, so that parameters are cast once and not every iteration.
-        with _casting(self.precision, model.device):
+        # One block around the whole search: parameters are cast or packed once, not every iteration.
+        with self._products(model):
             found = self._search(problem, deadline, history)
             assert found.best is not None
             best = self.conclude(problem, found.belief, found.best.checked(model, objective))
         return Plan(best.actions, best.score, record=history.record())
+
+    def _products(self, model: WorldModel) -> contextlib.AbstractContextManager[Any]:
+        """Matrix products in bfloat16 inside the block, or in float32 as fast as they can be."""
+        if self.precision == "bf16":
+            return torch.autocast(model.device.type, torch.bfloat16)
+        if model.device.type == "cpu" and not self.compile and worth_packing(model):
+            return PackedWeights()
+        return contextlib.nullcontext()
 
     def _search(self, problem: Problem, deadline: Deadline, history: History) -> Search[BeliefT]:
         """Iterate; a row that has settled is left as it is and costs nothing more."""
@@ -213,10 +222,3 @@ class AdaptivePlanner(SamplingPlanner[BeliefT]):
         if self.execute == "best":
             return best.improve(value, centre)
         return Best(value, centre).where(value.isfinite(), best)
-
-
-def _casting(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Matrix products in bfloat16 inside the block, or as they are."""
-    if precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()

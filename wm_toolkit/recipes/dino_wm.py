@@ -13,6 +13,7 @@ from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.probe_learner import ProbeLearner
 from wm_toolkit.batch import Batch
+from wm_toolkit.data.windows import LastAction
 from wm_toolkit.encoders.dinov2 import DINOv2, Norm, Normalisation, Resample, Size
 from wm_toolkit.heads.patch_decoder import PatchDecoder
 from wm_toolkit.models.dino_wm import DinoWM, FeatureDtype, Prediction
@@ -23,6 +24,9 @@ from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces, image_shape
 from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
 from wm_toolkit.training.optimizer import adamw, cooldown
+from wm_toolkit.training.protocols import PROTOCOLS
+
+PUSHT = PROTOCOLS["dino_wm.pusht"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,7 @@ class DinoWMConfig(OfflineConfig):
     resample: Resample = "original"
     image_size: int = 196
     feature_dtype: FeatureDtype = "float16"
+    last_action: LastAction = "real"
     standardise_features: bool = False
     proprio_width: int = 10
     action_width: int = 10
@@ -123,13 +128,13 @@ class DinoWMConfig(OfflineConfig):
     decoder_background: bool = False
     decoder_lr: float = 3e-4
     decoder_windows: int | None = None
-    planner: CEM = CEM(horizon=5, samples=300, elites=30, iterations=30)
-    replan_every: int = 5
-    goal_mode: GoalMode = "last"
+    planner: CEM = PUSHT.planner
+    replan_every: int = PUSHT.replan_every
+    goal_mode: GoalMode = PUSHT.goal_mode
     haste: float = 0.2
     # 100 epochs of 18,500 trajectories; the public checkpoints were stopped after two or three.
     train: TrainConfig = TrainConfig(updates=6_000_000, batch_size=32, clip=None)
-    evaluation: EvaluationConfig = EvaluationConfig(frame_skip=5, seed=99)
+    evaluation: EvaluationConfig = PUSHT.evaluation
 
     @property
     def window(self) -> int:
@@ -137,11 +142,15 @@ class DinoWMConfig(OfflineConfig):
         return (self.train_history or self.history) + 1
 
 
-TEN_ITERATIONS = CEM(horizon=5, samples=300, elites=30, iterations=10)
-ENV_GOALS = EvaluationConfig(frame_skip=5, seed=99, goals="env")
+def _measured_by(name: str, **fields: Any) -> DinoWMConfig:
+    """A config that plans and is measured by a published protocol."""
+    protocol = PROTOCOLS[name]
+    same = ("planner", "replan_every", "goal_mode", "alpha", "evaluation")
+    return DinoWMConfig(**{field: getattr(protocol, field) for field in same}, **fields)
 
-POINT_MAZE = DinoWMConfig(alpha=0.0, planner=TEN_ITERATIONS, evaluation=ENV_GOALS)
-WALL = DinoWMConfig(history=1, planner=TEN_ITERATIONS, evaluation=ENV_GOALS)
+
+POINT_MAZE = _measured_by("dino_wm.point_maze")
+WALL = _measured_by("dino_wm.wall", history=1)
 DEFORMABLE = DinoWMConfig(
     frame_skip=1, history=1, evaluation=EvaluationConfig(frame_skip=1, seed=99)
 )
@@ -149,7 +158,8 @@ DEFORMABLE = DinoWMConfig(
 # JEPA-WMs on Push-T (Terver et al. 2025), their released code where it differs from the paper. The state
 # holds eight frames so that a plan of six from two never slides; attention looks back three, as trained.
 # Their weight decay grows from 1e-7 to 1e-6.
-JEPA_WMS = DinoWMConfig(
+JEPA_WMS = _measured_by(
+    "jepa_wms.pusht",
     normalisation="imagenet",
     proprio_width=16,
     history=8,
@@ -166,9 +176,7 @@ JEPA_WMS = DinoWMConfig(
     modulation_std=0.2,
     rescale=True,
     rollout_steps=2,
-    alpha=0.1,
     weight_decay=1e-6,
-    planner=CEM(horizon=6, samples=300, elites=10, iterations=30),
     train=TrainConfig(updates=400_000, batch_size=256, clip=1.0, precision="bf16"),
 )
 
@@ -177,6 +185,7 @@ JEPA_WMS = DinoWMConfig(
 # are, so the predictor is told. Predicting differences instead learns more slowly and drifts.
 SMALL = DinoWMConfig(
     observations=("image",),
+    last_action="filler",
     encoder_block=8,
     image_size=70,
     standardise_features=True,
@@ -216,6 +225,7 @@ SMALL = DinoWMConfig(
     replan_every=2,
     goal_mode="closest",
     train=TrainConfig(updates=600, batch_size=32),
+    evaluation=EvaluationConfig(frame_skip=5, seed=99),
 )
 
 PRESETS = {

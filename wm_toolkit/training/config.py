@@ -101,7 +101,7 @@ class EvaluationConfig:
         env: registered id of the environment; "" means the one the data set names.
         env_options: its constructor arguments.
         state_key: column of the data set that holds the simulator's state, for goals from the data; ""
-            means the one the data set names, else "position".
+            means the one the data set names, else "state" where it has one, else "position".
         goal_options: reset options for goals "env", such as {"goal_room": "opposite"}.
         group: episodes that run side by side and decide as one batch; less takes less memory, and
             groups are what several processes share out. Every group has its own noise, so the number
@@ -159,6 +159,8 @@ class OfflineConfig:
         features: "auto" learns from stored features of frames where the data set has them (and refuses
             those of another encoder), else from frames; "stored" insists on them; "frames" always
             encodes.
+        last_action: "filler" trains on every window that fits, "real" on those whose last frame has a whole
+            block of actions, too, as DINO-WM does; see `Windows`.
         train: how to train.
         evaluation: how the result is measured.
     """
@@ -167,6 +169,7 @@ class OfflineConfig:
     observations: tuple[str, ...] = ("image",)
     action_scaling: Literal["standardise", "scale"] = "standardise"
     features: Literal["auto", "stored", "frames"] = "auto"
+    last_action: Literal["filler", "real"] = "filler"
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -181,8 +181,10 @@ def goal_source(protocol: EvaluationConfig, held_out: TrajectoryDataset | None) 
 
 
 def state_key(protocol: EvaluationConfig, data: TrajectoryDataset) -> str:
-    """The column that holds the simulator's state: the protocol's, or what the data set says."""
-    return protocol.state_key or str(data.metadata.get("state_key") or "position")
+    """The column that holds the simulator's state: as the protocol or the data set says, or by custom."""
+    known = {name.removeprefix("obs/") for name in data.columns}
+    customary = "state" if "state" in known else "position"
+    return protocol.state_key or str(data.metadata.get("state_key") or customary)
 
 
 def _has_stateful_vector(name: str, options: dict[str, Any]) -> bool:

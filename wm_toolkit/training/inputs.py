@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def _require_same(data: TrajectoryDataset, column: str, needs: dict[str, Any]) -
 
 
 def _ways_out(data: TrajectoryDataset, needs: dict[str, Any]) -> str:
-    path = data.path or "DATA.h5"
+    path = shlex.quote(str(data.path or "DATA.h5"))
     key = f" --encode-key {needs['key']}" if needs["key"] != "image" else ""
     return (
         f"Store the right ones with `wm convert {path} NEW.h5 {encode_options(needs)}{key}` (weights: "

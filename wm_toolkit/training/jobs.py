@@ -169,7 +169,7 @@ def train_offline(
     agent.info["data"]["features"] = {name: stored[name] for name in columns if name in stored}
     rank, processes = world()
     source = Loader(
-        ready.windows(ready.train, config.window),
+        ready.windows(ready.train, config.window, last_action=config.last_action),
         config.train.batch_size,
         seed=config.train.seed,
         workers=config.train.workers,

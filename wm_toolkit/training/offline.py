@@ -10,7 +10,7 @@ import numpy as np
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.config import to_dict
 from wm_toolkit.data.dataset import TrajectoryDataset
-from wm_toolkit.data.windows import Windows
+from wm_toolkit.data.windows import LastAction, Windows
 from wm_toolkit.errors import ConfigError, did_you_mean
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
@@ -34,9 +34,16 @@ class OfflineData:
     held_out: TrajectoryDataset
     spaces: Spaces
 
-    def windows(self, part: TrajectoryDataset, length: int) -> Windows:
-        """Windows of one part, with complete action blocks where episodes allow it."""
-        return part.windows(length, frame_skip=self.spaces.block, spaces=self._all_spaces(part))
+    def windows(
+        self, part: TrajectoryDataset, length: int, *, last_action: LastAction = "filler"
+    ) -> Windows:
+        """Windows of one part, with actions as the model takes them."""
+        return part.windows(
+            length,
+            frame_skip=self.spaces.block,
+            spaces=self._all_spaces(part),
+            last_action=last_action,
+        )
 
     def _all_spaces(self, part: TrajectoryDataset) -> Spaces:
         return dataclasses.replace(self.spaces, observation=part.spaces.observation)

@@ -1,6 +1,8 @@
 """The card states the protocol and shows the rows; older results leave dashes."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 from wm_toolkit.agents.card import (
     HEAD,
@@ -68,6 +70,9 @@ def test_the_protocol_is_said_in_words():
     other = {**PROTOCOL, "goals": "env", "goal_options": {"goal_room": "opposite"}}
     assert "drawn by the environment with {'goal_room': 'opposite'}" in protocol_text(other)
     assert "25 random actions lead" in protocol_text({**PROTOCOL, "goals": "random_action"})
+    assert "that the data's release names. Success" in protocol_text(
+        {**PROTOCOL, "split": "released"}
+    )
     named = protocol_text({**PROTOCOL, "published": "lewm.tworoom"})
     assert named.startswith("Protocol (published as lewm.tworoom;")
 
@@ -88,7 +93,9 @@ def test_the_table_has_the_agent_and_every_baseline():
         "oracle",
     ]
     assert "The oracle row is the same search in the true dynamics." in text
-    assert "oracle" not in evaluation_text({**info, "baselines": {}})
+    alone = evaluation_text({**info, "baselines": {"random": ROW}})
+    assert "The random row is a uniformly random policy." in alone
+    assert "There is no oracle row (the same search in the true dynamics)." in alone
 
 
 def test_nothing_is_claimed_that_was_not_measured():
@@ -132,3 +139,29 @@ def test_every_field_of_an_evaluation_config_that_decides_a_number_is_in_the_wor
     }
     for name, value in changed.items():
         assert protocol_text(base) != protocol_text({**base, name: value}), name
+
+
+SHIPPED = Path(__file__).parents[3] / "pretrained" / "tiny" / "lewm-tworooms"
+
+
+def test_the_shipped_card_says_all_that_its_artefact_knows_and_nothing_older():
+    info = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))
+    card = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    before, _, rest = card.partition("## Evaluation\n")
+    assert f"## Evaluation\n{rest}" == evaluation_text(info, info["recipe"])
+    assert "|" not in before
+    assert set(info["baselines"]) == {"random", "oracle"}
+    for words in (
+        "goals from held-out episodes 25 steps ahead",
+        "budget 50 steps",
+        "100 episodes, seed 42",
+        "95 % interval",
+        "solved at start",
+        "| random |",
+        "| oracle |",
+        "after every environment step",
+        "success at replans",
+        "steps to goal",
+        "ms / decision",
+    ):
+        assert words in rest

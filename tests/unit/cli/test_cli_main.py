@@ -106,7 +106,7 @@ def test_list_names_recipes_presets_planners_formats_and_environments(capsys):
     assert {"lewm", "lewm.small"} <= found["recipes"].keys()
     assert "cem" in found["planners"]
     assert {"hdf5", "minari"} <= found["formats"].keys()
-    assert "wm_toolkit/TwoRooms-v0" in found["environments"]
+    assert {"wm_toolkit/TwoRooms-v0", "dmc/reacher-easy"} <= set(found["environments"])
     assert {"data", "plan", "train"} <= found["benchmarks"].keys()
     assert all(found["recipes"].values())
 

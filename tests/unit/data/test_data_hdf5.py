@@ -300,6 +300,16 @@ def test_a_truncated_file_is_named(tmp_path):
     assert "truncated" in str(inspect(path).problems[0])
 
 
+@pytest.mark.parametrize("part", [b"HEAP", b"SNOD"])
+def test_a_file_whose_names_are_damaged_is_named(tmp_path, part):
+    path = write(tmp_path / "a.h5", range(3))
+    start, *_, end = path.read_bytes().partition(part)
+    path.write_bytes(start + b"XXXX" + end.replace(part, b"XXXX"))
+    with pytest.raises(DataError, match=r"a\.h5.*damaged"):
+        TrajectoryDataset.load(path)
+    assert "damaged" in str(inspect(path).problems[0])
+
+
 def test_an_unknown_name_lists_the_places_that_were_tried(tmp_path, monkeypatch):
     monkeypatch.setenv("WM_TOOLKIT_HOME", str(tmp_path))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

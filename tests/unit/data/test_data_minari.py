@@ -371,10 +371,27 @@ def test_damaged_minari_data_names_file_episode_and_column(tmp_path, root):
     assert [problem.episode for problem in report.problems] == [0, 1]
     assert "rewards" in str(report.problems[0])
     main.write_bytes(main.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"bad-v0/data, episode 0: .*damaged or incomplete"):
+    with pytest.raises(DataError, match=r"bad-v0/data, episode 0: .*damaged"):
         convert("bad-v0", tmp_path / "b.h5")
     (root / "bad-v0/data/metadata.json").write_text('{"data_format": "hd')
     assert not inspect("bad-v0").sound
+    (root / "bad-v0/data/metadata.json").write_bytes(b'{"data_format": "\xa0"}')
+    assert not inspect("bad-v0").sound
+
+
+def test_damaged_names_inside_the_file_are_a_damaged_episode(root):
+    make_minari("bad-v0", [simple_buffer(), simple_buffer()], **SIMPLE)
+    main = root / "bad-v0/data/main_data.hdf5"
+    parts = main.read_bytes().split(
+        b"HEAP"
+    )  # where HDF5 keeps names; a byte with a version follows
+    found = []
+    for i in range(1, len(parts)):
+        damaged = [*parts[:i], b"\xff" + parts[i][1:], *parts[i + 1 :]]
+        main.write_bytes(b"HEAP".join(damaged))
+        found.append([problem.episode for problem in inspect("bad-v0").problems])
+    assert [0] in found
+    assert [1] in found
 
 
 @pytest.mark.parametrize(

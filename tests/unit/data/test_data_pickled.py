@@ -47,11 +47,21 @@ def test_classes_and_functions_are_refused_whatever_they_are(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "program", [b".", b"]K\x01s.", b"K\x01K\x02a.", b"NK\x01b.", b"h\x07.", b"N)R.", b"\xff."]
+    "program",
+    [b".", b"]K\x01s.", b"K\x01K\x02a.", b"NK\x01b.", b"h\x07.", b"N)R.", b"\xff.", b"P\\\x00\n"],
 )
 def test_a_garbled_program_is_a_damaged_file(tmp_path, program):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + program)
     with pytest.raises(DataError, match=r"a\.pkl: .*damaged"):
+        load_plain(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(
+    "program", [b"]r" + (2**28).to_bytes(4, "little") + b".", b"]p300000000\n."]
+)
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path, program):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + program)
+    with pytest.raises(DataError, match=r"a\.pkl: it numbers an object \d+, but has few"):
         load_plain(tmp_path / "a.pkl")
 
 

@@ -163,6 +163,14 @@ def test_a_bad_column_is_named(tmp_path, replaced, message):
         open_reader(save(tmp_path / "a.hdf5", **replaced))
 
 
+@pytest.mark.parametrize("part", [b"HEAP", b"SNOD"])
+def test_a_file_whose_names_are_damaged_is_refused(tmp_path, part):
+    path = save(tmp_path / "a.hdf5")
+    path.write_bytes(path.read_bytes().replace(part, b"XXXX"))
+    with pytest.raises(DataError, match=r"a\.hdf5.*damaged"):
+        open_reader(path)
+
+
 def test_a_truncated_file_is_refused(tmp_path):
     path = save(tmp_path / "a.hdf5")
     path.write_bytes(path.read_bytes()[:-500])

@@ -83,6 +83,8 @@ def test_the_published_split_is_that_of_torch():
     assert set(order[1].indices) == {
         i for i, name in enumerate(published_split(2000)) if name == "val"
     }
+    sizes = {count: published_split(count).count("train") for count in (3, 15, 1920)}
+    assert sizes == {3: 2, 15: 13, 1920: 1728}  # the share is rounded down
 
 
 def test_every_episode_says_its_split_and_the_conversion_keeps_it(tmp_path):
@@ -136,7 +138,7 @@ def test_tensors_that_want_to_run_code_are_refused(tmp_path, name):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("bad", ["four", None, 2.5, float("nan")])
+@pytest.mark.parametrize("bad", ["four", None, 2.5, float("nan"), True])
 def test_a_length_that_is_no_number_of_rows_is_named(tmp_path, bad):
     path = point_maze(tmp_path, seq_lengths=None)
     (path / "seq_lengths.pkl").write_bytes(pickle.dumps([4, bad, 2]))
@@ -156,6 +158,11 @@ def test_a_length_that_is_no_number_of_rows_is_named(tmp_path, bad):
         ({"seq_lengths": torch.tensor([4, 6, 1])}, r"seq_lengths\.pth, episode 2: is 1"),
         ({"states": {"a": np.zeros(1)}}, r"states\.pth: wants to use numpy.* is refused"),
         ({"states": [1, 2]}, r"states\.pth: holds a list, expected a tensor"),
+        ({"states": torch.zeros(N, T, 4).to_sparse()}, r"states\.pth: cannot be an array: .*parse"),
+        (
+            {"states": torch.zeros(N, T, 4, dtype=torch.bfloat16)},
+            r"states\.pth: cannot be an array: .*BFloat16",
+        ),
     ],
 )
 def test_a_bad_column_is_named(tmp_path, replaced, message):
@@ -210,3 +217,15 @@ def test_damaged_tensors_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataError, match=r"episode_001\.pth, episode 1: .*damaged"):
         list(open_reader(tmp_path / "point_maze").episodes())
+
+
+@pytest.mark.parametrize("name", ["obses/episode_001", "states"])
+def test_a_flipped_bit_is_noticed(tmp_path, name):
+    path = point_maze(tmp_path)
+    file = path / f"{name}.pth"
+    numbers = torch.load(file).numpy().tobytes()
+    data = bytearray(file.read_bytes())
+    data[data.index(numbers) + len(numbers) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{name}\.pth.* is not what was written"):
+        list(open_reader(path).episodes())

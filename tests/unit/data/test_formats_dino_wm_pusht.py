@@ -172,6 +172,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, message):
         open_reader(path)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", ["states", "rel_actions"])
+def test_a_split_that_is_not_all_there_is_named_and_never_passed_over(tmp_path, split, name):
+    path = write_pusht(tmp_path / "pusht_noise")
+    (path / split / f"{name}.pth").unlink()
+    with pytest.raises(DataError, match=rf"{split}/{name}\.pth"):
+        open_reader(path)
+
+
 def test_a_missing_tensor_and_lengths_that_want_to_run_code_are_named(tmp_path):
     path = write_split(tmp_path / "train", [4, 6])
     (path / "seq_lengths.pkl").write_bytes(pickle.dumps([4, os.getcwd]))

@@ -235,6 +235,17 @@ def test_a_damaged_film_table_or_list_is_named(folder):
         open_reader(folder)
 
 
+def test_a_list_that_lacks_episodes_is_named_and_never_passed_over(folder):
+    older = folder / "meta/episodes.jsonl"
+    if older.exists():
+        older.write_text("".join(older.read_text().splitlines(keepends=True)[:-1]))
+    else:
+        file = next(folder.glob("meta/episodes/*/*.parquet"))
+        pq.write_table(pq.read_table(file)[:-1], file)
+    with pytest.raises(DataError, match=r"meta/episodes.*names \d+ episodes, .* says \d+"):
+        open_reader(folder)
+
+
 def test_rows_that_are_missing_or_out_of_order_are_named(folder):
     table = table_of(folder, 1)
     frames = pq.read_table(table)["frame_index"].to_numpy().copy()

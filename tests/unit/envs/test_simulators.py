@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -32,7 +33,8 @@ STATES = {
     "point maze of OGBench": ("wm_toolkit/OGBench-v0", {"obs_mode": "state"}),
     "cube": ("wm_toolkit/OGBench-v0", {"obs_mode": "state", "task": "cube-single-v0"}),
     "cartpole": ("dmc/cartpole-swingup", {"obs_mode": "state", "action_repeat": 2}),
-    "reacher": ("dmc/reacher-easy", {"obs_mode": "state", "vectors": "dict"}),
+    "walker": ("dmc/walker-walk", {"obs_mode": "state", "vectors": "dict"}),
+    "reacher": ("dmc/reacher-easy", {"obs_mode": "state", "action_repeat": 2}),
 }
 
 
@@ -48,7 +50,7 @@ def simulator(request):
     return made(request.param)
 
 
-@pytest.fixture(params=["point maze", "point maze of OGBench", "cube"])
+@pytest.fixture(params=["point maze", "point maze of OGBench", "cube", "reacher"])
 def goal_env(request):
     return made(request.param)
 
@@ -72,11 +74,19 @@ def test_recorded_actions_repeat_what_they_did(goal_env):
     goal_env.reset(seed=2)
     goal_env.action_space.seed(0)
     actions = [goal_env.action_space.sample() for _ in range(8)]
-    seen = [goal_env.step(action)[0]["state"] for action in actions]
+    done = [goal_env.step(action) for action in actions]
+    seen, states = [step[0] for step in done], [step[4]["state"] for step in done]
     goal_env.reset(seed=3)
-    np.testing.assert_array_equal(goal_env.set_state(seen[2])["state"], seen[2])
+    assert_same(goal_env.set_state(states[2]), seen[2])
+    np.testing.assert_array_equal(goal_env.get_state(), states[2])
     for action, expected in zip(actions[3:], seen[3:]):
-        np.testing.assert_array_equal(goal_env.step(action)[0]["state"], expected)
+        assert_same(goal_env.step(action)[0], expected)
+
+
+def assert_same(obs, expected):
+    assert obs.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(obs[key], value)
 
 
 def test_the_goal_is_a_state_and_standing_there_is_success(goal_env):
@@ -87,10 +97,11 @@ def test_the_goal_is_a_state_and_standing_there_is_success(goal_env):
     assert info["success"]
     np.testing.assert_array_equal(info["state"], goal)
     _, reward, terminated, truncated, info = goal_env.step(np.zeros(goal_env.action_space.shape))
-    assert (reward, terminated, truncated) == (1.0, False, False)
+    assert (terminated, truncated, info["success"]) == (False, False, True)
+    assert reward == 1.0 or "discount" in info  # the suite keeps its own rewards
     reach = GoalReaching(goal_env, EnvGoals(), budget=3)
     seen, info = reach.reset(seed=1)
-    np.testing.assert_array_equal(seen["goal/state"], info["goal_state"])
+    np.testing.assert_array_equal(seen["goal/proprio"][:2], info["goal_state"][:2])
     with pytest.raises(SpaceError, match="state has shape"):
         goal_env.set_state(np.zeros(3))
 
@@ -115,6 +126,42 @@ def test_a_point_maze_moves_as_the_package_does():
             expected = theirs.step(action)[0]["observation"]
         np.testing.assert_allclose(ours, expected, atol=1e-5)
     theirs.close()
+
+
+def test_a_reacher_is_there_when_each_joint_is_within_a_twentieth_of_a_radian():
+    env = made("reacher")
+    goal = np.array([3.12, 0.5, 0, 0, 0.1, 0.1])
+    assert env.is_success(np.add(goal, [0.049, -0.049, 9, 9, 1, 1]), goal)
+    assert not env.is_success(np.add(goal, [0, 0.051, 0, 0, 0, 0]), goal)
+    assert env.is_success(np.subtract(goal, [2 * np.pi, 0, 0, 0, 0, 0]), goal)
+    assert env.is_success(np.array([-3.14, 0.5, 0, 0, 0, 0]), goal)
+
+
+def test_a_reacher_with_goals_moves_and_pays_as_the_suite_does():
+    from wm_toolkit.envs.dmc import DmControl
+
+    plain = DmControl("reacher", "easy", obs_mode="state", action_repeat=2)
+    env = made("reacher")
+    begin, expected = env.reset(seed=1)[0]["proprio"], plain.reset(seed=1)[0]["proprio"]
+    np.testing.assert_allclose(begin, expected, atol=1e-6)
+    for action in np.random.default_rng(0).uniform(-1, 1, (30, 2)):
+        obs, reward, *_ = env.step(action)
+        expected, paid, *_ = plain.step(action)
+        np.testing.assert_allclose(obs["proprio"], expected["proprio"], atol=1e-5)
+        assert reward == paid
+    with pytest.raises(SpaceError, match=r"shape \(4,\), expected \(6,\)"):
+        env.reset(options={"state": np.zeros(4)})
+    with pytest.raises(ConfigError, match="unknown reset option 'gaol'"):
+        env.reset(options={"gaol": np.zeros(6)})
+
+
+def test_ogbench_leaves_neither_files_nor_handles_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make("wm_toolkit/OGBench-v0", obs_mode="state").close()  # what it opens once and for all
+    before = len(os.listdir("/proc/self/fd"))
+    make("wm_toolkit/OGBench-v0", obs_mode="state").close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_ogbench_leaves_the_global_stream_of_numpy_alone():
@@ -268,6 +315,13 @@ def test_rendered_images_stand_beside_vectors_of_any_environment():
     assert np.abs(obs["image"] - means).max() <= 1
     large.close()
     env.close()
+
+
+def test_what_an_environment_draws_with_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = make("wm_toolkit/Rendered-v0", env="CartPole-v1", image_size=16)
+    with pytest.raises(MissingPackageError, match=r"CartPole.* cannot draw: .*pip install"):
+        env.reset(seed=0)
 
 
 def test_an_environment_that_does_not_draw_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.heads.patch_decoder import PatchDecoder
@@ -25,6 +26,21 @@ def test_pictures_keep_the_leading_axes_and_the_size_that_was_asked_for(rng):
     assert small()(features).mean.shape == (2, 3, 48, 48, 3)
     other = PatchDecoder(9, 6, (20, 30), hidden=8, inner=4, blocks=1, channels=1)
     assert other(features[0, 0]).mean.shape == (20, 30, 1)
+
+
+def test_a_stack_computes_what_is_published(rng):
+    decoder = PatchDecoder(9, 6, (12, 12), hidden=8, inner=4, blocks=1, stacks=1)
+    features = torch.randn(2, 9, 6, generator=rng)
+    first, residual, _, up, _, upper = decoder.net[0]
+    wide, narrow = residual.net[1], residual.net[3]
+    x = features.mT.unflatten(-1, (3, 3))
+    x = functional.conv2d(x, first.weight, first.bias, padding=1)
+    branch = functional.conv2d(x.relu(), wide.weight, wide.bias, padding=1)
+    x = x + functional.conv2d(branch.relu(), narrow.weight, narrow.bias)
+    for layer in (up, upper):
+        x = functional.conv_transpose2d(x.relu(), layer.weight, layer.bias, stride=2, padding=1)
+    found = decoder(features.flatten(1)).mean
+    torch.testing.assert_close(found, x.permute(0, 2, 3, 1))
 
 
 def test_a_patch_is_drawn_where_it_lies(rng):

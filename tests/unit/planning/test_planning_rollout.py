@@ -5,6 +5,7 @@ import torch
 from planning_toys import Linear, PointMass, Position, box
 
 from wm_toolkit.errors import PlanError, ShapeError
+from wm_toolkit.planning import rollout
 from wm_toolkit.planning.objective import ActionCost, Goal, Objective, Weighted
 from wm_toolkit.planning.rollout import STATES_PER_STEP, score, score_and_gradient
 
@@ -48,6 +49,23 @@ def test_no_batch_exceeds_the_memory_cap_and_all_are_about_even(rows, batches, r
     model = PointMass()
     score(model, state, actions, objective, memory_bytes=max(1, bytes_for(rows)))
     assert sorted(model.dreamt) == sorted(batches)
+
+
+@pytest.mark.parametrize(
+    ("stochastic", "batches"),
+    [(False, [14, 21]), (True, [35])],
+    ids=["deterministic", "stochastic"],
+)
+def test_a_cpu_takes_pieces_that_its_caches_hold_unless_noise_would_change(
+    stochastic, batches, rng, monkeypatch
+):
+    monkeypatch.setattr(rollout, "CPU_BYTES", bytes_for(14))
+    monkeypatch.setattr(rollout, "CPU_ROWS", 21)
+    state, actions, objective = problem(rng)
+    model = PointMass()
+    model.stochastic = stochastic
+    score(model, state, actions, objective)
+    assert sorted(model.dreamt) == batches
 
 
 def test_scoring_builds_no_graph(rng):

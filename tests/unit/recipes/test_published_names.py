@@ -50,6 +50,14 @@ def test_half_precision_becomes_single():
     assert torch.equal(module[1].bias, state["conv.offset"].float())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_training_that_had_failed_is_refused(bad):
+    state = theirs()
+    state["key.bias"][1] = bad
+    with pytest.raises(CheckpointError, match=r"1 tensors with NaN or infinity: key\.bias"):
+        load_renamed(ours(), state, RULES, "file")
+
+
 def test_a_module_that_was_refused_is_as_it_was():
     module, state = ours(), theirs()
     before = {name: value.clone() for name, value in module.state_dict().items()}

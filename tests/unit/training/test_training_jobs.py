@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.data.windows import Windows
 from wm_toolkit.envs.make import make
 from wm_toolkit.envs.rooms import Rooms
 from wm_toolkit.envs.true_rooms import TrueRooms
@@ -41,6 +43,25 @@ def test_walks_are_made_once_and_never_mixed_up(tmp_path):
     assert one.checksum == two.checksum
     with pytest.raises(DataError, match=r"'seed': 0.*'seed': 1"):
         jobs.prepare_two_rooms(path, episodes=3, steps=8, seed=1)
+
+
+def test_training_windows_end_as_the_config_says(walks, config, tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def trainer(agent, source, **_):
+        seen.append(source.windows)
+        raise Stopped
+
+    seen: list[Windows] = []
+    monkeypatch.setattr(jobs, "Trainer", trainer)
+    for last in ("filler", "real"):
+        chosen = dataclasses.replace(config, last_action=last)
+        with pytest.raises(Stopped):
+            jobs.train_offline("lewm.small", chosen, walks, tmp_path / last)
+    filler, real = seen
+    assert (filler.last_action, real.last_action) == ("filler", "real")
+    assert len(filler) - len(real) == len(filler.dataset) * config.frame_skip
 
 
 def test_another_layout_is_recorded_and_evaluated_in(tmp_path, config):
@@ -286,8 +307,8 @@ def test_the_card_says_the_number_and_how_to_repeat_it(walks, config, tmp_path):
     assert "12 updates" in card
     assert "goals from held-out episodes 25 steps ahead, budget 50 steps" in card
     assert "25 % of the recorded episodes are held out (split seed 0)" in card
-    assert "The random row acts uniformly." in card
-    assert "oracle" not in card
+    assert "The random row is a uniformly random policy." in card
+    assert "There is no oracle row" in card
     assert "`wm eval .` in this folder" in card
     agent.info["evaluation"]["goals"] = "env"
     assert "goals drawn by the environment, budget 50 steps" in agent.default_card()

@@ -53,8 +53,19 @@ def test_every_protocol_says_what_was_published():
         assert p.name == name
 
 
-def test_the_published_recipe_is_measured_by_its_published_protocol():
-    config, protocol = recipe_config("lewm"), PROTOCOLS["lewm.pusht"]
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("lewm", "lewm.pusht"),
+        ("dino_wm", "dino_wm.pusht"),
+        ("dino_wm.point_maze", "dino_wm.point_maze"),
+        ("dino_wm.wall", "dino_wm.wall"),
+        ("dino_wm.jepa_wms", "jepa_wms.pusht"),
+    ],
+)
+def test_a_published_recipe_is_measured_by_its_published_protocol(recipe, name):
+    config, protocol = recipe_config(recipe), PROTOCOLS[name]
+    assert protocol.alpha in (None, getattr(config, "alpha", None))
     assert config.planner == protocol.planner
     assert config.replan_every == protocol.replan_every
     assert config.goal_mode == protocol.goal_mode

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wm_toolkit.cli.benchmarks import Case, benchmark
-from wm_toolkit.cli.benchmarks.measure import compare, matrix_rate, operations
+from wm_toolkit.cli.benchmarks.measure import Spent, compare, matrix_rate, operations, spent
 from wm_toolkit.cli.benchmarks.rival import (
     ACTION,
     CONFIG,
@@ -38,6 +38,8 @@ from wm_toolkit.training.seeding import own_stream
 SEARCHES = ((1, 5, 5), (1, 30, 1), (16, 2, 1))
 """(environments, iterations, repeats); the peer takes a second or more for each iteration and environment."""
 PUBLISHED = LeWMConfig().planner
+FAST_ITERATIONS = 6
+"""What `CEM.fast` needs on average in TwoRooms at equal success (5.7; see `wm bench decision`)."""
 SEED = 0
 
 
@@ -94,7 +96,7 @@ class Pair:
         if self.theirs is not None:
             works["theirs"] = keeping("theirs", self.their_plan)
         taken = compare(works, repeats, warm_up=0 if repeats == 1 else 1)
-        count = operations(lambda: self.our_plan("float32"))
+        count = operations(lambda: self.our_plan("bf16"))  # the counter knows no packed products
         planner = self.planner
         search = f"CEM {planner.samples}x{planner.iterations}x{planner.horizon}"
         for name in ("float32", "bf16"):
@@ -109,6 +111,30 @@ class Pair:
                 taken[name].wall,
                 None if peer is None else peer.wall,
                 self.compared(plans[name], plans.get("theirs")),
+            )
+        if planner.iterations == PUBLISHED.iterations:
+            yield from self.decisions(taken.get("theirs"))
+
+    def decisions(self, peer: Spent | None) -> Iterator[Case]:
+        """A decision of ours that stops early beside the peer's whole search.
+
+        How early is taken from a trained model: random weights have no goal to reach.
+        """
+        fast = dataclasses.replace(
+            self, planner=dataclasses.replace(self.planner, iterations=FAST_ITERATIONS)
+        )
+        for precision in ("float32", "bf16"):
+            taken = spent(lambda precision=precision: fast.our_plan(precision))
+            yield Case(
+                f"one decision, {self.environments} environments, {precision}",
+                "CPU s",
+                taken.cpu,
+                None,
+                f"{rival_name()}, float32, all {self.planner.iterations} iterations",
+                None if peer is None else peer.cpu,
+                taken.wall,
+                None if peer is None else peer.wall,
+                f"{FAST_ITERATIONS} iterations, what CEM.fast takes in TwoRooms (wm bench decision)",
             )
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from wm_toolkit.data.foreign import (
     action_range,
     action_space,
     flags,
+    holds_columns,
     observation_space,
     readable,
     reading,
@@ -222,15 +223,7 @@ def _metadata(file: h5py.File) -> dict[str, Any]:
 
 def _find(name_or_path: str | Path) -> Path | None:
     path = Path(name_or_path)
-    if path.suffix not in (".hdf5", ".h5") or not path.is_file() or not h5py.is_hdf5(path):
-        return None
-    try:
-        with h5py.File(path, "r") as file:
-            return path if all(name in file for name in REQUIRED) else None
-    except (
-        OSError
-    ):  # a truncated file of whatever layout: the native format says what is wrong with it
-        return None
+    return path if holds_columns(path, REQUIRED) else None
 
 
 FORMATS.register("d4rl", read_only("d4rl", _find, D4rlReader))

@@ -13,7 +13,8 @@ is dropped, and an episode of n rows has n - 1 steps. Nothing is said about how 
 One folder holds all episodes; the published runs drew theirs with `torch.randperm` and seed 42. To which
 side an episode went is the "split" of its info: "train" or "val".
 
-Only tensors are loaded (`weights_only=True`), and pickled lengths may hold numbers only.
+Only tensors are loaded (`weights_only=True`; what would build a numpy array can be made to read any
+memory), and pickled lengths may hold numbers only.
 
 Zhou et al. 2025, "DINO-WM: World Models on Pre-trained Visual Features enable Zero-shot Planning".
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,7 +188,8 @@ def episode_lengths(folder: Path, count: int, longest: int) -> list[int]:
     if not isinstance(values, (list, tuple)) or len(values) != count:
         refuse(files[0], "", f"holds {_short(values)}, expected {count} lengths")
     for i, value in enumerate(values):
-        if not isinstance(value, (int, float)) or value % 1 or not 2 <= value <= longest:
+        whole = type(value) in (int, float) and not value % 1
+        if not whole or not 2 <= value <= longest:
             refuse(files[0], "", f"is {value!r}, expected 2 to {longest} rows", episode=i)
     return [int(value) for value in values]
 
@@ -198,6 +201,7 @@ def load_tensor(path: Path, episode: int | None = None) -> np.ndarray:
         DataError: naming the file, and what it wants to use.
     """
     with reading(path, episode=episode):
+        _refuse_changed(path)
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
         except (
@@ -208,7 +212,18 @@ def load_tensor(path: Path, episode: int | None = None) -> np.ndarray:
             raise ValueError(f"{wants}; expected a tensor saved by torch.save") from error
         if not isinstance(values, torch.Tensor):
             raise ValueError(f"holds a {type(values).__name__}, expected a tensor")
-        return values.detach().numpy()
+        try:
+            return values.detach().numpy()
+        except TypeError as error:  # numpy has no such numbers, or they are not all stored
+            raise ValueError(f"cannot be an array: {error}") from error
+
+
+def _refuse_changed(path: Path) -> None:
+    """Compare the checksums that torch writes into its files and does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (changed := archive.testzip()) is not None:
+                raise ValueError(f"{changed} inside it is not what was written")
 
 
 def _short(values: object) -> str:

@@ -207,12 +207,13 @@ def _simulator(kind: Actions, frames: np.ndarray) -> dict[str, Any]:
 
 
 def _folders(path: Path) -> list[Path]:
-    found = [path / split for split in SPLITS if _known(path / split)]
-    return found or [path]
+    found = [path / split for split in SPLITS if (path / split).is_dir()]
+    # One that is not all there counts as well: reading it says what is missing.
+    return found if any(map(_known, found)) else [path]
 
 
 def _has(folders: list[Path], kind: Actions) -> bool:
-    return all((folder / ACTION_FILES[kind]).is_file() for folder in folders)
+    return any((folder / ACTION_FILES[kind]).is_file() for folder in folders)
 
 
 def _known(path: Path) -> bool:

@@ -169,6 +169,10 @@ def read_episodes(root: Path, info: Mapping[str, Any], films: list[str]) -> list
     if not found:
         refuse(files[0], "", "names no episode")
     found.sort(key=lambda episode: episode.index)
+    said = info.get("total_episodes", len(found))
+    if said != len(found):
+        what = f"names {len(found)} episodes, {INFO} says {said!r}; a part of it is missing"
+        refuse(files[0].parent if modern else files[0], "", what)
     for i, episode in enumerate(found):
         if episode.rows < 2:
             refuse(files[0], "length", f"is {episode.rows}, expected 2 or more", episode=i)

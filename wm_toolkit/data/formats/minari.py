@@ -23,6 +23,7 @@ from gymnasium import spaces as gs
 
 from wm_toolkit.checkpoint import load_json
 from wm_toolkit.data.checks import Problem
+from wm_toolkit.data.foreign import reading
 from wm_toolkit.data.formats import FORMATS, Format, Writer
 from wm_toolkit.data.minari_hub import dataset_id, find, place
 from wm_toolkit.data.nesting import flatten, nest, nest_spaces
@@ -316,16 +317,11 @@ class MinariWriter(Writer):
 @contextlib.contextmanager
 def _reading(path: Path, episode: int | None = None) -> Iterator[None]:
     """Turn what Minari and its storages raise on damaged data into an error that says where."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (OSError, KeyError, ValueError, AssertionError, gym.error.Error) as error:
-        where = str(path) if episode is None else f"{path}, episode {episode}"
-        text = str(error) or type(error).__name__
-        raise DataError(
-            f"{where}: {text}. The data set is damaged or incomplete; copy or download it again"
-        ) from error
+    with reading(path, episode=episode):
+        try:
+            yield
+        except (AssertionError, gym.error.Error) as error:
+            raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _drop_torn(data: Path, finished: int) -> None:

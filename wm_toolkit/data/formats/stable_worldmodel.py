@@ -32,10 +32,12 @@ import h5py
 import numpy as np
 
 from wm_toolkit.data.foreign import (
+    HDF5_SUFFIXES,
     ForeignReader,
     action_range,
     action_space,
     flags,
+    holds_columns,
     observation_space,
     readable,
     reading,
@@ -53,7 +55,6 @@ SIGNALS = ("reward", "terminated", "truncated")
 STEP_INDEX = "step_idx"
 INDICES = {"ep_idx": 0, "episode_idx": 0, STEP_INDEX: 1}
 """Columns that number episodes and steps: what they grow by from row to row of an episode."""
-SUFFIXES = (".h5", ".hdf5")
 UNPACK = {".tar.zst": "tar --zstd -xvf {}", ".zst": "zstd -d {}"}
 
 
@@ -311,14 +312,10 @@ def _refuse_packed(path: Path) -> None:
 
 def _find(name_or_path: str | Path) -> Path | None:
     path = Path(name_or_path)
-    packed = path.name.endswith((*(f"{s}.zst" for s in SUFFIXES), ".tar.zst"))
-    if packed or path.suffix not in SUFFIXES or not path.is_file() or not h5py.is_hdf5(path):
-        return path if packed and path.is_file() else None
-    try:
-        with h5py.File(path, "r") as file:
-            return path if LENGTHS in file and OFFSETS in file else None
-    except OSError:  # a truncated file of whatever layout: the native format says what is wrong
-        return None
+    packed = path.name.endswith((*(f"{s}.zst" for s in HDF5_SUFFIXES), ".tar.zst"))
+    if packed:
+        return path if path.is_file() else None
+    return path if holds_columns(path, (LENGTHS, OFFSETS)) else None
 
 
 FORMATS.register("stable_worldmodel", read_only("stable_worldmodel", _find, StableWorldmodelReader))

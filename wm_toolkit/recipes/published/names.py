@@ -39,12 +39,14 @@ def load_renamed(
         unused: regular expressions of their names that our model has no use for.
 
     Raises:
-        CheckpointError: naming their tensors that are missing, left over, or of another shape.
+        CheckpointError: naming their tensors that are missing, left over, of another shape, or hold what
+            is no number.
     """
     own = module.state_dict()
     sources = {name: _theirs(name, rules).split() for name in own}
     wanted = [name for names in sources.values() for name in names]
     _check_names(state, wanted, unused, where)
+    _check_finite(state, wanted, where)
     moved = {
         name: _fitted([state[source] for source in names], own[name].shape)
         for name, names in sources.items()
@@ -97,6 +99,15 @@ def _check_names(
         raise CheckpointError(
             f"{where} has {len(left)} tensors that this model has no place for: {_few(left)}; it is "
             "the model of another configuration"
+        )
+
+
+def _check_finite(state: Mapping[str, Tensor], wanted: Sequence[str], where: str) -> None:
+    bad = [name for name in wanted if not state[name].isfinite().all()]
+    if bad:
+        raise CheckpointError(
+            f"{where} has {len(bad)} tensors with NaN or infinity: {_few(bad)}; the training that wrote "
+            "it had failed, or the file is damaged"
         )
 
 

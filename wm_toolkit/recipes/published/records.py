@@ -6,25 +6,10 @@ calling one only writes its arguments down, so nothing that a file holds is ever
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
-from typing import Any
+from typing import IO, Any
 
-# These give an object a number; an unpickler keeps a table as long as the largest.
-NUMBERING = ("PUT", "BINPUT", "LONG_BINPUT")
-# What a garbled program makes an unpickler raise.
-GARBLED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
+from wm_toolkit.data.pickled import run_program
 
 
 class Record:
@@ -70,24 +55,13 @@ def read_records(program: bytes | bytearray) -> Any:
     Raises:
         UnpicklingError: if it is garbled, or wants more than to describe objects.
     """
-    try:
-        _check(program)
-        return _Unpickler(io.BytesIO(program)).load()
-    except GARBLED as error:
-        raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
-
-
-def _check(program: bytes | bytearray) -> None:
-    """Refuse a program whose lengths or numbers of objects would ask for more memory than it has bytes."""
-    for opcode, argument, _ in pickletools.genops(program):
-        if opcode.name in NUMBERING and argument is not None and argument > len(program):
-            raise pickle.UnpicklingError(f"it numbers an object {argument}, but has few")
+    return run_program(program, _Unpickler)
 
 
 class _Unpickler(pickle.Unpickler):
     """Gives every class and function as a kind of `Record`, and every storage as what is said of it."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._kinds: dict[str, type[Record]] = {}
 

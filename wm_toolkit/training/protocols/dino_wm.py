@@ -13,7 +13,7 @@ PLANS = 10
 DEVIATION = (
     f"the published planner goes on until all 50 goals are reached and stops early inside a search by "
     f"looking at the real environment; here the budget is {PLANS} plans, and no search sees the "
-    "environment. Environment seeds are 99 + n instead of 99 n + 1"
+    "environment. Its success is the one at replans. Environment seeds are 99 + n instead of 99 n + 1"
 )
 
 
