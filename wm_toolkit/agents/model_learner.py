@@ -23,6 +23,41 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[int], float]
 
 
+class Program(nn.Module):
+    """Computes the losses of a batch; this one leaves that to the model.
+
+    A subclass may hold networks and statistics of its own beside the model, such as a slow critic.
+    Nothing of its own is trained by gradients.
+    """
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Losses:
+        """The unreduced losses of [B, T] windows."""
+        return self.model(batch)
+
+    def after_update(self) -> None:
+        """Called after every update."""
+
+    def own_state(self) -> dict[str, Tensor]:
+        """What is not the model's."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("model.")}
+
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `own_state` returned.
+
+        Raises:
+            CheckpointError: if it was saved by another program.
+        """
+        if state.keys() != self.own_state().keys():
+            raise CheckpointError(
+                f"the saved learner's program holds {sorted(state)}, this one {sorted(self.own_state())}"
+            )
+        self.load_state_dict(dict(state), strict=False)
+
+
 class ModelLearner:
     """Minimises the sum of a model's scaled losses, one optimiser step per batch.
 
@@ -41,6 +76,9 @@ class ModelLearner:
             batch recomputes by itself (`WorldModel.microbatches`).
         ema: decay of an exponential moving average of the weights, used to evaluate and to save.
         probes: heads trained beside the model on detached features; never touches the model.
+        program: what computes the losses of a batch, a module with the model as its attribute `model`;
+            by default the model alone. Its `after_update()` is called after every update, and its own
+            buffers and frozen parameters are part of `state_dict`.
 
     Raises:
         ConfigError: if nothing is left to train, or a number is out of range.
@@ -61,6 +99,7 @@ class ModelLearner:
         accumulation: int = 1,
         ema: float | None = None,
         probes: ProbeLearner | None = None,
+        program: Program | None = None,
     ) -> None:
         if accumulation < 1 or (clip is not None and clip <= 0):
             raise ConfigError(
@@ -68,6 +107,7 @@ class ModelLearner:
             )
         self.model, self.schedule, self.scales = model, schedule, dict(scales or {})
         self.clip, self.accumulation, self.probes = clip, accumulation, probes
+        self.program: Program = Program(model) if program is None else program
         self.updates = 0
         self._make_optimizer, self._decay = optimizer, ema
         self._recomputes = accumulation > 1 and model.microbatches(accumulation)
@@ -95,9 +135,10 @@ class ModelLearner:
             )
         self._accelerator = accelerator
         self.model.to(accelerator.device)
-        inner = _Forward(self.model)
+        self.program.to(accelerator.device)
+        inner = _Forward(self.program)
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            inner, [f"model.{name}" for name in self._beside]
+            inner, [f"program.model.{name}" for name in self._beside]
         )
         self._forward = accelerator.prepare_model(inner)
         self._optimizer = accelerator.prepare_optimizer(self._make_optimizer(self.parameters))
@@ -128,6 +169,7 @@ class ModelLearner:
         norm = self._clip()
         self._optimizer.step()
         self.updates += 1
+        self.program.after_update()
         if self._ema is not None:
             self._ema.update()
         if self.probes is not None:
@@ -183,6 +225,7 @@ class ModelLearner:
             "ema": self._ema.state_dict() if self._ema else None,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "probes": self.probes.state_dict() if self.probes else None,
+            "program": self.program.own_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -204,6 +247,7 @@ class ModelLearner:
             self._ema.load_state_dict(state["ema"])
         if self.probes is not None:
             self.probes.load_state_dict(state["probes"])
+        self.program.load_own_state(state.get("program") or {})
         if accelerator.scaler is not None and state["scaler"] is not None:
             accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -215,15 +259,15 @@ class ModelLearner:
 
 
 class _Forward(nn.Module):
-    """What accelerate wraps: keeps its patched `forward` off the user's model."""
+    """What accelerate wraps: keeps its patched `forward` off the program and the user's model."""
 
-    def __init__(self, model: WorldModel) -> None:
+    def __init__(self, program: Program) -> None:
         super().__init__()
-        self.model = model
+        self.program = program
 
     def forward(self, batch: Batch) -> Losses:
-        """The model's unreduced losses of [B, T] windows."""
-        return self.model(batch)
+        """The unreduced losses of [B, T] windows."""
+        return self.program(batch)
 
 
 def _split(batch: Batch, pieces: int) -> list[Batch]:

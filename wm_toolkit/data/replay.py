@@ -1,0 +1,298 @@
+"""Experience of running environments: kept, sampled, corrected, saved, and turned into a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_toolkit.batch import Batch
+from wm_toolkit.data.rings import DEFAULT_MEMORY, ColumnSpec, Rings
+from wm_toolkit.data.samplers import Mix, SumTree, recent
+from wm_toolkit.data.trajectory import OBS, Trajectory
+from wm_toolkit.errors import DataError
+from wm_toolkit.spaces import Spaces
+
+FLAGS = ("is_first", "terminated", "truncated")
+
+
+class ReplayBuffer:
+    """Sequences of what N environments saw side by side (a `Source` and a sink).
+
+    Every `add` writes one row of each environment: what it handed over, and the action taken in response.
+    Sequences may run across the end of an episode into the next one, whose first row says `is_first`.
+    With `online`, every fresh sequence of each environment is shown once before older ones are drawn.
+
+    Args:
+        spaces: observation and action spaces; actions are kept encoded.
+        capacity: rows kept, of all environments together.
+        streams: N.
+        batch_size: B.
+        length: T.
+        seed: of the draws.
+        mix: how sequences are drawn.
+        online: show fresh sequences first.
+        memory: bytes that may be held in memory; a larger buffer lies in files.
+        folder: where; by default a temporary folder.
+        extras: further columns, such as latents to start from.
+
+    Raises:
+        DataError: if the capacity cannot hold a sequence.
+
+    Example:
+        >>> replay = ReplayBuffer(Spaces.of(envs), capacity=100_000, streams=envs.num_envs)
+        >>> replay.add(obs, action, reward=r, is_first=first, terminated=te, truncated=tr)
+        >>> batch = next(replay)
+    """
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        *,
+        capacity: int,
+        streams: int = 1,
+        batch_size: int = 16,
+        length: int = 64,
+        seed: int = 0,
+        mix: Mix | None = None,
+        online: bool = False,
+        memory: int = DEFAULT_MEMORY,
+        folder: str | Path | None = None,
+        extras: Mapping[str, ColumnSpec] | None = None,
+    ) -> None:
+        size = capacity // streams
+        if size < length:
+            raise DataError(
+                f"capacity {capacity} of {streams} streams keeps {size} rows of each, fewer than the "
+                f"{length} of a sequence"
+            )
+        self.spaces, self.batch_size, self.length = spaces, batch_size, length
+        self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
+        specs = {**_specs(spaces), **self.extras}
+        self.rings = Rings(specs, streams=streams, size=size, memory=memory, folder=folder)
+        self.rng = np.random.default_rng(seed)
+        self.fresh = np.zeros(streams, np.int64)  # first row of each stream that was never shown
+        self.tree = SumTree(streams * size) if self.mix.priority else None
+        self.highest = 1.0
+
+    def __len__(self) -> int:
+        """Rows kept, of all environments together."""
+        return len(self.rings) * self.rings.streams
+
+    # -- writing -----------------------------------------------------------------------------------
+    def add(
+        self,
+        obs: Mapping[str, Any],
+        action: Any,
+        *,
+        reward: Any,
+        is_first: Any,
+        terminated: Any,
+        truncated: Any,
+        **extras: Any,
+    ) -> None:
+        """Write one row of every environment.
+
+        Args:
+            obs: [N, ...] per key.
+            action: [N, A] encoded, taken in response; any where the row is an episode's last.
+            reward: [N] that arrived with `obs`; 0 on an episode's first row.
+            is_first: [N].
+            terminated: [N] the episode ended in `obs` for a reason of the task.
+            truncated: [N] it was cut there from outside.
+            extras: [N, ...] further columns.
+
+        Raises:
+            DataError: naming a column that does not fit.
+        """
+        rows = {OBS + key: value for key, value in obs.items()}
+        flags = dict(zip(FLAGS, (is_first, terminated, truncated), strict=True))
+        self.rings.add({**rows, "action": action, "reward": reward, **flags, **extras})
+        if self.tree is not None:
+            self._admit(self.tree)
+
+    def _admit(self, tree: SumTree) -> None:
+        """Give the start that has just become possible the highest priority, and the lost one none."""
+        number, streams = self.rings.written - self.length, np.arange(self.rings.streams)
+        lost = self.rings.written % self.rings.size  # its row is the next to be overwritten
+        tree.set(streams * self.rings.size + lost, 0.0)
+        if number >= self.rings.oldest:
+            tree.set(streams * self.rings.size + number % self.rings.size, self.highest)
+
+    # -- reading -----------------------------------------------------------------------------------
+    @property
+    def starts(self) -> int:
+        """Possible first rows of a sequence in each stream."""
+        return max(0, len(self.rings) - self.length + 1)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        """[B, T]; `index` is what `write` and `prioritise` take.
+
+        Raises:
+            DataError: while there are too few rows for one sequence.
+        """
+        if not self.starts:
+            raise DataError(
+                f"{len(self.rings)} rows of each environment are fewer than the {self.length} of a "
+                "sequence; collect more before training"
+            )
+        stream, number = self._online() if self.online else (np.zeros(0, np.int64),) * 2
+        missing = self.batch_size - len(stream)
+        drawn = self._draw(missing)
+        return self.gather(np.concatenate([stream, drawn[0]]), np.concatenate([number, drawn[1]]))
+
+    def gather(self, stream: np.ndarray, start: np.ndarray) -> Batch:
+        """Sequences [B, T] of streams [B] that begin at rows [B]."""
+        number = start[:, None] + np.arange(self.length)
+        read = {n: self._tensor(self.rings.read(n, stream, number)) for n in self.rings.specs}
+        obs = {n.removeprefix(OBS): value for n, value in read.items() if n.startswith(OBS)}
+        return Batch(
+            obs,
+            read["action"],
+            read["is_first"],
+            read["reward"],
+            read["terminated"],
+            read["truncated"],
+            index=torch.from_numpy(start * self.rings.streams + stream),
+            extras={name: read[name] for name in self.extras},
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array)
+
+    def _online(self) -> tuple[np.ndarray, np.ndarray]:
+        """Streams and first rows of fresh sequences, at most a batch of them, oldest first."""
+        self.fresh = np.maximum(self.fresh, self.rings.oldest)
+        waiting = np.maximum(0, self.rings.written - self.fresh) // self.length
+        stream = np.repeat(np.arange(self.rings.streams), waiting)
+        turn = np.arange(len(stream)) - np.repeat(np.cumsum(waiting) - waiting, waiting)
+        start = self.fresh[stream] + turn * self.length
+        first = np.argsort(start, kind="stable")[: self.batch_size]
+        np.add.at(self.fresh, stream[first], self.length)
+        return stream[first], start[first]
+
+    def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Streams and first rows [count] by the mixture."""
+        kind = self.rng.random(count)
+        stream = self.rng.integers(self.rings.streams, size=count)
+        start = self.rings.oldest + self.rng.integers(self.starts, size=count)
+        late = kind >= self.mix.uniform + self.mix.priority
+        if late.any():
+            age = recent(self.rng, int(late.sum()), self.starts, self.mix.decay)
+            start[late] = self.rings.written - self.length - age
+        chosen = (kind >= self.mix.uniform) & ~late
+        if self.tree is not None and chosen.any():
+            leaf = self.tree.find(self.rng.random(int(chosen.sum())))
+            stream[chosen], slot = np.divmod(leaf, self.rings.size)
+            ahead = (slot - self.rings.oldest) % self.rings.size
+            start[chosen] = self.rings.oldest + ahead
+        return stream, start
+
+    # -- correcting --------------------------------------------------------------------------------
+    def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Overwrite extra columns of sequences that were drawn, such as latents made anew.
+
+        Args:
+            index: [B] of the batch; rows that were overwritten since are left alone.
+            values: [B, T, ...] per column.
+        """
+        start, stream = np.divmod(index.numpy(), self.rings.streams)
+        number = start[:, None] + np.arange(self.length)
+        for name, value in values.items():
+            array = value.detach().cpu().numpy().astype(self.rings.specs[name].dtype)
+            self.rings.write(name, stream, number, array)
+
+    def prioritise(self, index: Tensor, priority: Tensor) -> None:
+        """Set the priorities [B], above 0, of sequences that were drawn.
+
+        Raises:
+            DataError: if the buffer does not draw by priority, or one is not above 0.
+        """
+        if self.tree is None:
+            raise DataError("this buffer draws without priorities; give it mix=Mix(priority=...)")
+        weight = priority.detach().cpu().double().numpy() ** self.mix.exponent
+        if not (np.isfinite(weight).all() and (weight > 0).all()):
+            raise DataError(f"priorities must be finite and above 0, got {priority.tolist()}")
+        start, stream = np.divmod(index.numpy(), self.rings.streams)
+        kept = start >= self.rings.oldest
+        leaf = stream * self.rings.size + start % self.rings.size
+        self.tree.set(leaf[kept], weight[kept])
+        self.highest = max(self.highest, float(weight.max()))
+
+    # -- keeping -----------------------------------------------------------------------------------
+    def save(self, folder: str | Path) -> None:
+        """Write everything an exact resume needs into a folder."""
+        about = {
+            "rng": self.rng.bit_generator.state,
+            "fresh": self.fresh.tolist(),
+            "highest": self.highest,
+            "priorities": None if self.tree is None else self._priorities().tolist(),
+        }
+        self.rings.save(folder, about)
+
+    def load(self, folder: str | Path) -> None:
+        """Go on where `save` stopped.
+
+        Raises:
+            CheckpointError: if the folder is damaged or of another layout.
+        """
+        about = self.rings.load(folder)
+        self.rng.bit_generator.state = about["rng"]
+        self.fresh = np.asarray(about["fresh"], np.int64)
+        self.highest = float(about["highest"])
+        if self.tree is not None and about["priorities"] is not None:
+            leaves = np.arange(self.rings.streams * self.rings.size)
+            self.tree.set(leaves, np.asarray(about["priorities"]))
+
+    def _priorities(self) -> np.ndarray:
+        assert self.tree is not None
+        return self.tree.get(np.arange(self.rings.streams * self.rings.size))
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Every whole or begun episode that is kept, with environment actions: a data set's content.
+
+        The oldest episode of a stream may have lost its beginning, the newest not be over: it counts as
+        truncated.
+        """
+        for stream in range(self.rings.streams):
+            number = np.arange(self.rings.oldest, self.rings.written)[None]
+            rows = {n: self.rings.read(n, np.array([stream]), number)[0] for n in self.rings.specs}
+            begins = np.flatnonzero(rows["is_first"])
+            bounds = np.unique(np.concatenate([[0], begins, [len(self.rings)]]))
+            for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+                if stop - first > 1:
+                    yield self._episode({n: v[first:stop] for n, v in rows.items()})
+
+    def _episode(self, rows: Mapping[str, np.ndarray]) -> Trajectory:
+        terminated, truncated = rows["terminated"][1:].copy(), rows["truncated"][1:].copy()
+        truncated[-1] |= not terminated[-1]
+        action = self.spaces.decode_action(torch.from_numpy(rows["action"][:-1]))
+        return Trajectory(
+            {n.removeprefix(OBS): v for n, v in rows.items() if n.startswith(OBS)},
+            np.asarray(action),
+            rows["reward"][1:],
+            terminated,
+            truncated,
+        )
+
+
+def _specs(spaces: Spaces) -> dict[str, ColumnSpec]:
+    columns = {
+        OBS + key: ColumnSpec(tuple(space.shape or ()), _dtype(space.dtype))
+        for key, space in spaces.observation.items()
+    }
+    columns["action"] = ColumnSpec((spaces.action_width,), np.dtype(np.float32))
+    columns["reward"] = ColumnSpec((), np.dtype(np.float32))
+    return columns | {name: ColumnSpec((), np.dtype(bool)) for name in FLAGS}
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    """What a column keeps: double precision is halved."""
+    return np.dtype(np.float32) if np.dtype(dtype) == np.float64 else np.dtype(dtype)

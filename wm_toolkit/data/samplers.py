@@ -1,0 +1,80 @@
+"""Which sequences a replay buffer shows: uniformly, by priority, or the recent ones more often."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from wm_toolkit.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """Shares of the three ways to choose; they add up to 1.
+
+    Attributes:
+        uniform: every start equally often.
+        priority: proportional to priority ** exponent.
+        recency: proportional to 1 / age ** decay, age 1 being the newest start.
+        exponent: of priorities.
+        decay: of age.
+    """
+
+    uniform: float = 1.0
+    priority: float = 0.0
+    recency: float = 0.0
+    exponent: float = 0.8
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        shares = (self.uniform, self.priority, self.recency)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ConfigError(f"shares {shares} of uniform, priority and recency must add up to 1")
+
+
+class SumTree:
+    """Weights in which one is found by its share of the total, in logarithmic time.
+
+    Args:
+        size: number of weights, all 0 at first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.leaves = 1 << max(0, size - 1).bit_length()
+        self.nodes = np.zeros(2 * self.leaves)
+
+    @property
+    def total(self) -> float:
+        """Sum of all weights."""
+        return float(self.nodes[1])
+
+    def set(self, index: np.ndarray, weight: np.ndarray | float) -> None:
+        """Give weights [n] new values; of repeated indices the last counts."""
+        node = np.atleast_1d(index) + self.leaves
+        self.nodes[node] = weight
+        node = np.unique(node >> 1)
+        while node[0] > 0:
+            self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
+            node = np.unique(node >> 1)
+
+    def get(self, index: np.ndarray) -> np.ndarray:
+        """Weights [n]."""
+        return self.nodes[index + self.leaves]
+
+    def find(self, share: np.ndarray) -> np.ndarray:
+        """Indices [n] of the weights that hold these shares [n], in [0, 1), of the total."""
+        target = share * self.total
+        node = np.ones(len(share), np.int64)
+        while node[0] < self.leaves:
+            left = self.nodes[2 * node]
+            right = target >= left
+            target = np.where(right, target - left, target)
+            node = 2 * node + right
+        return node - self.leaves
+
+
+def recent(rng: np.random.Generator, count: int, starts: int, decay: float) -> np.ndarray:
+    """Ages [count] in 0 .. starts - 1, drawn with weight 1 / (age + 1) ** decay."""
+    weight = np.cumsum(np.arange(1, starts + 1, dtype=np.float64) ** -decay)
+    return np.searchsorted(weight, rng.random(count) * weight[-1], side="right")

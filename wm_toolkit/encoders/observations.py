@@ -1,0 +1,125 @@
+"""Several observations, images and vectors together, as one embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wm_toolkit.errors import SpaceError
+from wm_toolkit.heads.twohot import symlog
+from wm_toolkit.nn.image import to_float
+from wm_toolkit.spaces import Spaces, is_image
+
+
+def image_keys(spaces: Spaces) -> list[str]:
+    """Names of the image observations, sorted."""
+    return [key for key in sorted(spaces.observation) if is_image(spaces.observation[key])]
+
+
+def vector_widths(spaces: Spaces) -> dict[str, int]:
+    """Width of every other observation as numbers, sorted by name; a choice among n becomes n.
+
+    Raises:
+        SpaceError: naming an observation that is neither numbers nor one choice.
+    """
+    return {
+        key: _width(key, space)
+        for key, space in sorted(spaces.observation.items())
+        if not is_image(space)
+    }
+
+
+def channels(spaces: Spaces) -> int:
+    """Channels of all image observations together.
+
+    Raises:
+        SpaceError: if their sizes differ.
+    """
+    shapes = {key: tuple(spaces.observation[key].shape or ()) for key in image_keys(spaces)}
+    if len({shape[:2] for shape in shapes.values()}) > 1:
+        raise SpaceError(f"image observations of different sizes cannot be stacked: {shapes}")
+    return sum(shape[-1] for shape in shapes.values())
+
+
+def vectors(obs: Mapping[str, Tensor], widths: Mapping[str, int], *, squash: bool) -> Tensor:
+    """All but the images side by side, [..., sum of widths] float.
+
+    Args:
+        obs: [..., *shape] per key.
+        widths: from `vector_widths`.
+        squash: symlog of what is not a choice.
+    """
+    parts = []
+    for key, width in widths.items():
+        value = obs[key]
+        if not value.is_floating_point():
+            value = functional.one_hot(value.long().reshape(value.shape), width)
+            parts.append(value.float())
+            continue
+        flat = value.float()
+        parts.append(symlog(flat) if squash else flat)
+    return torch.cat(parts, -1)
+
+
+class ObservationEncoder(nn.Module):
+    """Images through one network, everything else through another, side by side.
+
+    Args:
+        spaces: what there is to see.
+        image: [n, C, size, size] to [n, E1] with an attribute `width` = E1; None without images.
+        vector: [..., V] to [..., E2]; None without vectors.
+        vector_width: E2.
+        squash: symlog of vectors (Dreamer V3).
+        image_size: images are resized to it, px.
+        image_mean: what becomes 0, in [0, 1].
+        image_std: what becomes 1.
+    """
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        *,
+        image: nn.Module | None = None,
+        vector: nn.Module | None = None,
+        vector_width: int = 0,
+        squash: bool = True,
+        image_size: int = 64,
+        image_mean: float = 0.5,
+        image_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.images, self.widths = image_keys(spaces), vector_widths(spaces)
+        self.image, self.vector, self.squash = image, vector, squash
+        self.image_size, self.mean, self.std = image_size, image_mean, image_std
+        self.width = vector_width + (int(getattr(image, "width", 0)) if image else 0)
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """[..., *shape] per key to [..., E]."""
+        parts = []
+        if self.vector is not None:
+            parts.append(self.vector(vectors(obs, self.widths, squash=self.squash)))
+        if self.image is not None:
+            floats = torch.cat([self._floats(obs[key]) for key in self.images], -3)
+            lead = floats.shape[:-3]
+            parts.append(self.image(floats.flatten(0, -4)).unflatten(0, lead))
+        return torch.cat(parts, -1)
+
+    def _floats(self, images: Tensor) -> Tensor:
+        count = images.shape[-1]
+        mean, std = (self.mean,) * count, (self.std,) * count
+        return to_float(images, size=self.image_size, mean=mean, std=std)
+
+
+def _width(key: str, space: gym.Space) -> int:
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        return math.prod(space.shape)
+    raise SpaceError(
+        f"observation {key!r} is {space}; expected an image, a vector (Box of one axis) or a Discrete"
+    )

@@ -1,0 +1,301 @@
+"""The recurrent state-space model of PlaNet and Dreamer V1 to V3: one deterministic and one random part.
+
+    h_t = core(h_{t-1}, s_{t-1}, a_{t-1})            deterministic
+    s_t ~ posterior(h_t, e_t)                        with the embedded observation e_t
+    s_t ~ prior(h_t)                                 in a dream
+
+Hafner et al. 2019 (PlaNet: Gaussian s, GRU), 2021 (Dreamer V2: categorical s), 2025 (Dreamer V3: block GRU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wm_toolkit.losses.kl import kl_categorical, kl_normal
+from wm_toolkit.nn.dense import dense
+from wm_toolkit.nn.gru import BlockGRU
+from wm_toolkit.structs import Struct
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Struct):
+    """A diagonal Gaussian over s.
+
+    Attributes:
+        mean: [..., Z].
+        std: [..., Z].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """[..., Z] reparameterised draw."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return torch.addcmul(self.mean, self.std, noise)
+
+    @property
+    def mode(self) -> Tensor:
+        """[..., Z] the mean."""
+        return self.mean
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """[...] KL(self || other) in nats."""
+        return kl_normal(self.mean, self.std, other.mean, other.std)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return (self.std.log() + 0.5 * (1 + torch.log(torch.tensor(2 * torch.pi)))).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(Struct):
+    """Independent categoricals over s.
+
+    Attributes:
+        log_probs: [..., G, K] normalised.
+    """
+
+    log_probs: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """[..., G K] one-hot draws; their gradient is the probabilities' (straight through)."""
+        # The largest of log-probabilities plus Gumbel noise is a draw (one pass, no table of sums).
+        noise = torch.empty_like(self.log_probs).exponential_(generator=generator)
+        with torch.no_grad():
+            index = (self.log_probs - noise.log()).argmax(-1)
+            drawn = functional.one_hot(index, self.log_probs.shape[-1]).to(noise.dtype)
+        if not self.log_probs.requires_grad:
+            return drawn.flatten(-2)
+        probs = self.log_probs.exp()
+        return (drawn + (probs - probs.detach())).flatten(-2)
+
+    @property
+    def mode(self) -> Tensor:
+        """[..., G K] one-hot of the likeliest classes."""
+        index = self.log_probs.argmax(-1)
+        chosen = functional.one_hot(index, self.log_probs.shape[-1])
+        return chosen.to(self.log_probs.dtype).flatten(-2)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """[...] KL(self || other) in nats."""
+        return kl_categorical(self.log_probs, other.log_probs)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, summed over the groups."""
+        return -(self.log_probs.exp() * self.log_probs).sum((-2, -1))
+
+
+Belief = Gaussian | Categorical
+
+
+class BeliefHead(Protocol):
+    """Numbers [..., `inputs`] into a belief over s of width `width`."""
+
+    inputs: int
+    width: int
+
+    def __call__(self, x: Tensor) -> Belief: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianBelief:
+    """Means and raw deviations [..., 2 Z] into a Gaussian; std = softplus(raw) + least."""
+
+    width: int = 30
+    least: float = 0.1
+
+    @property
+    def inputs(self) -> int:
+        """2 Z."""
+        return 2 * self.width
+
+    def __call__(self, x: Tensor) -> Gaussian:
+        mean, raw = x.chunk(2, -1)
+        return Gaussian(mean, functional.softplus(raw) + self.least)
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalBelief:
+    """Logits [..., G K] into categoricals, mixed with a share of the uniform distribution."""
+
+    groups: int = 32
+    classes: int = 32
+    unimix: float = 0.01
+
+    @property
+    def width(self) -> int:
+        """G K."""
+        return self.groups * self.classes
+
+    @property
+    def inputs(self) -> int:
+        """G K."""
+        return self.width
+
+    def __call__(self, x: Tensor) -> Categorical:
+        logits = x.unflatten(-1, (self.groups, self.classes)).float()
+        if not self.unimix:
+            return Categorical(logits.log_softmax(-1))
+        probs = logits.softmax(-1) * (1 - self.unimix) + self.unimix / self.classes
+        return Categorical(probs.log())
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent(Struct):
+    """The state.
+
+    Attributes:
+        deter: [..., D] deterministic part h.
+        stoch: [..., Z] random part s, drawn.
+        belief: what it was drawn from.
+    """
+
+    deter: Tensor
+    stoch: Tensor
+    belief: Belief
+
+
+class Core(nn.Module):
+    """One deterministic step; the action's share can be computed for a whole sequence at once.
+
+    Attributes:
+        width: D.
+    """
+
+    width: int
+
+    def embed(self, action: Tensor) -> Tensor:
+        """[..., A] into what `step` takes."""
+        raise NotImplementedError
+
+    def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """[B, D] after h, s and the embedded action."""
+        raise NotImplementedError
+
+
+class BlockCore(Core):
+    """Dreamer V3's core: three embeddings of width U, mixed by a block-diagonal GRU.
+
+    Args:
+        stoch: Z.
+        action: A.
+        width: D.
+        hidden: U.
+        groups: blocks.
+    """
+
+    def __init__(
+        self, stoch: int, action: int, *, width: int, hidden: int, groups: int = 8
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.deter, self.stoch = dense(width, hidden), dense(stoch, hidden)
+        self.action = dense(action, hidden)
+        self.gru = BlockGRU(3 * hidden, width, groups=groups)
+
+    def embed(self, action: Tensor) -> Tensor:
+        """[..., A] to [..., U]; actions beyond [-1, 1] are scaled back, without gradient."""
+        return self.action(action / action.detach().abs().clamp(min=1.0))
+
+    def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """[B, D]."""
+        parts = [self.deter(deter), self.stoch(stoch), action]
+        return self.gru(torch.cat(parts, -1), deter)
+
+
+class DenseCore(Core):
+    """The core of PlaNet, Dreamer V1 and V2 (and V3's preprint): one layer, then a dense GRU.
+
+    Args:
+        cell: GRU (x [B, U], h [B, D]) -> [B, D].
+        layer: [..., Z + A] to [..., U].
+        width: D.
+    """
+
+    def __init__(self, cell: nn.Module, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.cell, self.layer, self.width = cell, layer, width
+
+    def embed(self, action: Tensor) -> Tensor:
+        """[..., A] as it is."""
+        return action
+
+    def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """[B, D]."""
+        return self.cell(self.layer(torch.cat([stoch, action], -1)), deter)
+
+
+class RSSM(nn.Module):
+    """Core, prior and posterior.
+
+    Args:
+        core: the deterministic step.
+        prior: [..., D] to the belief's inputs.
+        posterior: [..., D + E] to the belief's inputs.
+        belief: kind and size of s.
+        initial: "zeros" (all but V3's preprint), or "learned": h = tanh of a learnt vector, s the
+            prior's mode there.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        prior: nn.Module,
+        posterior: nn.Module,
+        belief: GaussianBelief | CategoricalBelief,
+        *,
+        learned_initial: bool = False,
+    ) -> None:
+        super().__init__()
+        self.core, self.prior_net, self.posterior_net = core, prior, posterior
+        self.belief = belief
+        self.start = nn.Parameter(torch.zeros(core.width)) if learned_initial else None
+
+    @property
+    def width(self) -> int:
+        """D + Z."""
+        return self.core.width + self.belief.width
+
+    def initial(self, batch_size: int, like: Tensor) -> Latent:
+        """The state before anything was seen, [batch_size], on the device of `like`."""
+        if self.start is None:
+            deter = like.new_zeros(batch_size, self.core.width)
+            belief = self.belief(like.new_zeros(batch_size, self.belief.inputs))
+            return Latent(deter, like.new_zeros(batch_size, self.belief.width), belief)
+        deter = self.start.tanh().expand(batch_size, -1)
+        belief = self.prior(deter)
+        return Latent(deter, belief.mode, belief)
+
+    def prior(self, deter: Tensor) -> Belief:
+        """[..., D] to the belief without an observation."""
+        return self.belief(self.prior_net(deter))
+
+    def posterior(self, deter: Tensor, embedding: Tensor) -> Belief:
+        """[..., D] and [..., E] to the belief with one."""
+        return self.belief(self.posterior_net(torch.cat([deter, embedding], -1)))
+
+    def observe(
+        self,
+        state: Latent,
+        action: Tensor,
+        embedding: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Latent:
+        """One real step: [B], embedded action, [B, E] to [B]."""
+        deter = self.core.step(state.deter, state.stoch, action)
+        belief = self.posterior(deter, embedding)
+        return Latent(deter, belief.sample(generator), belief)
+
+    def imagine(
+        self, state: Latent, action: Tensor, generator: torch.Generator | None = None
+    ) -> Latent:
+        """One dreamt step: [B] and embedded action to [B]."""
+        deter = self.core.step(state.deter, state.stoch, action)
+        belief = self.prior(deter)
+        return Latent(deter, belief.sample(generator), belief)
