@@ -34,6 +34,28 @@ def origin_of(args: argparse.Namespace) -> Origin:
     )
 
 
+def convert_frozen(doc: str | None, files: tuple[str, str], convert: Callable[..., Path]) -> int:
+    """The whole script of a model on a frozen DINOv2: parse, convert, say where it is.
+
+    Args:
+        doc: the script's own text, for --help.
+        files: what checkpoint and settings are called in the release.
+        convert: (checkpoint, settings, out, origin=, encoder_weights=) to the artefact's folder.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help=files[0])
+    parser.add_argument("settings", help=files[1])
+    parser.add_argument("out", help="folder of the artefact")
+    parser.add_argument("--encoder-weights", default="hub", help="hub, or a .safetensors file")
+    add_origin(parser, proprio=True)
+    args = parser.parse_args()
+    places = args.checkpoint, args.settings, args.out
+    options = {"origin": origin_of(args), "encoder_weights": args.encoder_weights}
+    return report(lambda: convert(*places, **options))
+
+
 def report(convert: Callable[[], Path]) -> int:
     """Run a conversion and say where the artefact is, or what is wrong; returns the exit status."""
     try:
