@@ -108,7 +108,6 @@ class ActorCritic(Program):
         self.config = config or BehaviourConfig()
         self.slow = copy.deepcopy(model.heads["value"]).requires_grad_(False)
         self.scale = ReturnScale()
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> Losses:
         """The unreduced losses of [B, T] windows."""
@@ -148,11 +147,10 @@ class ActorCritic(Program):
             reward = self.model.predict("reward", dreamt).mean[:, 1:]
             return Dream(features, torch.stack(actions, 1), reward, self._go_on(dreamt))
 
-    def after_update(self) -> None:
+    def after_update(self, update: int) -> None:
         """Let the slow critic follow."""
-        self.updates += 1  # type: ignore[operator]
-        if int(self.updates) % self.config.slow_every == 0:
-            fast = list(self.model.heads["value"].parameters())
+        if update % self.config.slow_every == 0:
+            fast = self.model.heads["value"].parameters()
             with torch.no_grad():
                 for mine, theirs in zip(self.slow.parameters(), fast, strict=True):
                     mine.lerp_(theirs, self.config.slow_rate)

@@ -38,8 +38,8 @@ class Program(nn.Module):
         """The unreduced losses of [B, T] windows."""
         return self.model(batch)
 
-    def after_update(self) -> None:
-        """Called after every update."""
+    def after_update(self, update: int) -> None:
+        """Called after every update with their number so far; here there is nothing to follow up."""
 
     def own_state(self) -> dict[str, Tensor]:
         """What is not the model's."""
@@ -77,7 +77,7 @@ class ModelLearner:
         ema: decay of an exponential moving average of the weights, used to evaluate and to save.
         probes: heads trained beside the model on detached features; never touches the model.
         program: what computes the losses of a batch, a module with the model as its attribute `model`;
-            by default the model alone. Its `after_update()` is called after every update, and its own
+            by default the model alone. Its `after_update(n)` is called after every update, and its own
             buffers and frozen parameters are part of `state_dict`.
 
     Raises:
@@ -169,7 +169,7 @@ class ModelLearner:
         norm = self._clip()
         self._optimizer.step()
         self.updates += 1
-        self.program.after_update()
+        self.program.after_update(self.updates)
         if self._ema is not None:
             self._ema.update()
         if self.probes is not None:

@@ -153,9 +153,9 @@ def test_the_slow_critic_follows_by_its_rate():
     with torch.no_grad():
         for p in ac.model.heads["value"].parameters():
             p.add_(1.0)
-    ac.after_update()
+    ac.after_update(1)
     assert all(torch.equal(a, b) for a, b in zip(before, ac.slow.parameters(), strict=True))
-    ac.after_update()
+    ac.after_update(2)
     for was, now in zip(before, ac.slow.parameters(), strict=True):
         assert_close(now, was + 0.25)
 
