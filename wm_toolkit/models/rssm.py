@@ -10,7 +10,8 @@ Hafner et al. 2019 (PlaNet: Gaussian s, GRU), 2021 (Dreamer V2: categorical s), 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Gaussian(Struct):
 
     def entropy(self) -> Tensor:
         """[...] in nats."""
-        return (self.std.log() + 0.5 * (1 + torch.log(torch.tensor(2 * torch.pi)))).sum(-1)
+        return (self.std.log() + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +93,6 @@ class Categorical(Struct):
 
 
 Belief = Gaussian | Categorical
-
-
-class BeliefHead(Protocol):
-    """Numbers [..., `inputs`] into a belief over s of width `width`."""
-
-    inputs: int
-    width: int
-
-    def __call__(self, x: Tensor) -> Belief: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +153,7 @@ class Latent(Struct):
     belief: Belief
 
 
-class Core(nn.Module):
+class Core(nn.Module, ABC):
     """One deterministic step; the action's share can be computed for a whole sequence at once.
 
     Attributes:
@@ -170,13 +162,13 @@ class Core(nn.Module):
 
     width: int
 
+    @abstractmethod
     def embed(self, action: Tensor) -> Tensor:
         """[..., A] into what `step` takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """[B, D] after h, s and the embedded action."""
-        raise NotImplementedError
+        """[B, D] after h [B, D], s [B, Z] and the embedded action."""
 
 
 class BlockCore(Core):
@@ -239,8 +231,8 @@ class RSSM(nn.Module):
         prior: [..., D] to the belief's inputs.
         posterior: [..., D + E] to the belief's inputs.
         belief: kind and size of s.
-        initial: "zeros" (all but V3's preprint), or "learned": h = tanh of a learnt vector, s the
-            prior's mode there.
+        learned_initial: begin with h = tanh of a learnt vector and s the prior's mode there (V3's
+            preprint), not with zeros.
     """
 
     def __init__(
