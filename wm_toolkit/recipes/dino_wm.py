@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wm_toolkit.agents.actors import PlanningActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.probe_learner import ProbeLearner
@@ -19,10 +18,11 @@ from wm_toolkit.heads.patch_decoder import PatchDecoder
 from wm_toolkit.models.dino_wm import DinoWM, FeatureDtype, Prediction
 from wm_toolkit.models.predictor import Conditioning, Positions, Predictor
 from wm_toolkit.planning.cem import CEM
-from wm_toolkit.planning.objective import Goal, GoalMode
+from wm_toolkit.planning.objective import GoalMode
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces, image_shape
-from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
+from wm_toolkit.training.config import EvaluationConfig, TrainConfig
+from wm_toolkit.training.goal_config import GoalConfig
 from wm_toolkit.training.optimizer import adamw, cooldown
 from wm_toolkit.training.protocols import PROTOCOLS
 
@@ -30,7 +30,7 @@ PUSHT = PROTOCOLS["dino_wm.pusht"]
 
 
 @dataclasses.dataclass(frozen=True)
-class DinoWMConfig(OfflineConfig):
+class DinoWMConfig(GoalConfig):
     """Hyper-parameters of DINO-WM; the defaults are the published ones on Push-T (Zhou et al. 2025).
 
     Attributes:
@@ -77,10 +77,6 @@ class DinoWMConfig(OfflineConfig):
         decoder_background: add a learnt picture to all.
         decoder_lr: its learning rate.
         decoder_windows: train it on so many windows of a batch; None takes all.
-        planner: the search.
-        replan_every: action blocks executed of a plan.
-        goal_mode: which steps of a plan count.
-        haste: how much a plan gains by arriving early, in mode "closest".
     """
 
     frame_skip: int = 5
@@ -131,7 +127,6 @@ class DinoWMConfig(OfflineConfig):
     planner: CEM = PUSHT.planner
     replan_every: int = PUSHT.replan_every
     goal_mode: GoalMode = PUSHT.goal_mode
-    haste: float = 0.2
     # 100 epochs of 18,500 trajectories; the public checkpoints were stopped after two or three.
     train: TrainConfig = TrainConfig(updates=6_000_000, batch_size=32, clip=None)
     evaluation: EvaluationConfig = PUSHT.evaluation
@@ -276,13 +271,7 @@ def dino_wm(spaces: Spaces, config: DinoWMConfig) -> Agent:
         accumulation=config.train.accumulation,
         probes=_decoder(model, config) if config.decoder else None,
     )
-    actor = PlanningActor(
-        model,
-        config.planner,
-        Goal(mode=config.goal_mode, haste=config.haste),
-        replan_every=config.replan_every,
-    )
-    return Agent(model, actor, learner)
+    return Agent(model, config.actor(model), learner)
 
 
 def _predictor(encoder: DINOv2, config: DinoWMConfig, proprio_width: int) -> Predictor:

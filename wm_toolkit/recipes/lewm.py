@@ -6,7 +6,6 @@ import dataclasses
 
 from torch import Tensor
 
-from wm_toolkit.agents.actors import PlanningActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.probe_learner import ProbeLearner
@@ -17,15 +16,15 @@ from wm_toolkit.losses.sigreg import Estimator, SIGReg
 from wm_toolkit.models.lewm import LeWorldModel, Predictor
 from wm_toolkit.nn.image import IMAGENET_MEAN, IMAGENET_STD
 from wm_toolkit.planning.cem import CEM
-from wm_toolkit.planning.objective import Goal, GoalMode
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces, image_shape
-from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
+from wm_toolkit.training.config import EvaluationConfig, TrainConfig
+from wm_toolkit.training.goal_config import GoalConfig
 from wm_toolkit.training.optimizer import adamw, cooldown, warmup_cosine
 
 
 @dataclasses.dataclass(frozen=True)
-class LeWMConfig(OfflineConfig):
+class LeWMConfig(GoalConfig):
     """Hyper-parameters of LeWorldModel; the defaults are the published ones (Maes et al. 2026).
 
     Attributes:
@@ -57,10 +56,6 @@ class LeWMConfig(OfflineConfig):
         weight_decay: of AdamW.
         warmup: share of the updates.
         decoder: train a decoder beside the model, for pictures.
-        planner: the search.
-        replan_every: action blocks executed of a plan.
-        goal_mode: which steps of a plan count.
-        haste: how much a plan gains by arriving early, in mode "closest".
     """
 
     frame_skip: int = 5
@@ -93,10 +88,6 @@ class LeWMConfig(OfflineConfig):
     weight_decay: float = 1e-3
     warmup: float = 0.01
     decoder: bool = False
-    planner: CEM = CEM(horizon=5, samples=300, elites=30, iterations=30)
-    replan_every: int = 5
-    goal_mode: GoalMode = "last"
-    haste: float = 0.2
     train: TrainConfig = TrainConfig(updates=100_000, batch_size=128, seed=3072, precision="bf16")
     evaluation: EvaluationConfig = EvaluationConfig(frame_skip=5)
 
@@ -193,13 +184,7 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
         accumulation=config.train.accumulation,
         probes=_decoder(model, config) if config.decoder else None,
     )
-    actor = PlanningActor(
-        model,
-        config.planner,
-        Goal(mode=config.goal_mode, haste=config.haste),
-        replan_every=config.replan_every,
-    )
-    return Agent(model, actor, learner)
+    return Agent(model, config.actor(model), learner)
 
 
 def _decoder(model: LeWorldModel, config: LeWMConfig) -> ProbeLearner:
