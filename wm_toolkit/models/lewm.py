@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wm_toolkit.batch import Batch, Losses
+from wm_toolkit.encoders.conv import ConvEncoder, ResNet18
 from wm_toolkit.encoders.vit import ViT
 from wm_toolkit.errors import ShapeError
 from wm_toolkit.losses.sigreg import SIGReg
@@ -22,7 +23,7 @@ from wm_toolkit.spaces import Spaces
 class LeWorldModel(WindowModel):
     """One embedding per frame, predicted in latent space (Maes et al. 2026).
 
-    z_t = projector(ViT(o_t)),  z'_{t+1} = projector'(predictor(z_{<=t}, a_{<=t}))
+    z_t = projector(encoder(o_t)),  z'_{t+1} = projector'(predictor(z_{<=t}, a_{<=t}))
     loss = |z'_{t+1} - z_{t+1}|^2 + weight * SIGReg(z), without stop-gradient and without an averaged
     copy of the encoder. The weight is the learner's.
 
@@ -50,7 +51,7 @@ class LeWorldModel(WindowModel):
     def __init__(
         self,
         spaces: Spaces,
-        encoder: ViT,
+        encoder: ViT | ConvEncoder | ResNet18,
         predictor: Predictor,
         *,
         projector_hidden: int = 2048,
