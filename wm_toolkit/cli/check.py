@@ -107,13 +107,14 @@ def default_planner(kind: type) -> Any:
 
 
 def _environment(name: str) -> Callable[[], list[str]] | None:
-    import gymnasium as gym
     from gymnasium.envs.registration import registry
 
-    from wm_toolkit.envs.registration import register_envs
+    from wm_toolkit.envs.make import make
+    from wm_toolkit.envs.registration import package_of, register_envs
 
     register_envs()
-    return (lambda: check_environment(gym.make(name))) if name in registry else None
+    known = name in registry or package_of(name) is not None
+    return (lambda: check_environment(make(name))) if known else None
 
 
 def _artefact(name: str) -> Callable[[], list[str]] | None:
@@ -189,10 +190,11 @@ def check_one_agent(agent: Agent) -> list[str]:
 
 
 def without_probes(agent: Agent) -> WorldModel:
-    """A copy of the model whose probes are frozen: they learn beside it, not from its loss."""
+    """A copy of the model whose probes and behaviour are frozen: they learn beside it, not from its loss."""
     model = copy.deepcopy(agent.model)
     probes = getattr(agent.learner, "probes", None)
-    for name in probes.targets if probes is not None else ():
+    program = getattr(agent.learner, "program", None)
+    for name in (*(probes.targets if probes else ()), *(program.taught if program else ())):
         model.heads[name].requires_grad_(False)
     return model
 

@@ -26,8 +26,8 @@ class Args:
     For example: `wm list`, or `wm list recipes --json`.
 
     Attributes:
-        kind: only this kind: recipes, planners, datasets, pretrained, formats, encoders, environments,
-            protocols, benchmarks.
+        kind: only this kind: recipes, planners, datasets, pretrained, formats, encoders, environments
+            (or envs), protocols, benchmarks.
         json: print one JSON object {kind: {name: summary}}.
     """
 
@@ -39,9 +39,10 @@ def run(args: Args) -> int:
     """Print the names."""
     kinds = KINDS
     if args.kind:
-        if args.kind not in KINDS:
+        kind = _SHORT.get(args.kind, args.kind)
+        if kind not in KINDS:
             raise UnknownNameError(f"no kind {args.kind!r}.{did_you_mean(args.kind, KINDS)}")
-        kinds = {args.kind: KINDS[args.kind]}
+        kinds = {kind: KINDS[kind]}
     found = {kind: names() for kind, names in kinds.items()}
     if args.json:
         output.emit(found)
@@ -99,14 +100,33 @@ def encoders() -> Names:
 
 
 def environments() -> Names:
-    """Our environments in Gymnasium's registry."""
+    """Our environments in Gymnasium's registry, and the packages whose own ids are known."""
     from gymnasium.envs.registration import registry
 
-    from wm_toolkit.envs.registration import register_envs
+    from wm_toolkit.envs.registration import PACKAGES, register_envs
 
     register_envs()
-    ours = (spec for name, spec in registry.items() if name.startswith(("wm_toolkit/", "dmc/")))
-    return {spec.id: _length(spec) for spec in ours}
+    ours = (spec for spec in registry.values() if spec.namespace in _NAMESPACES)
+    names = {spec.id: _about(spec) for spec in ours if _is_shown(spec.id)}
+    return names | {
+        one.example: f"and every id {' or '.join(f'{start}...' for start in one.starts)} [{one.extra}]"
+        for one in PACKAGES
+    }
+
+
+_NAMESPACES = {
+    "wm_toolkit": "",
+    "dmc": "up to the suite's time limit [dmc]",
+    "atari100k": "Atari 100k: 64 px, no sticky actions, up to 108,000 frames [atari]",
+    "atari": "200M-frame protocol: 96 px, grey, sticky actions, up to 108,000 frames [atari]",
+    "crafter": "up to 10,000 steps [crafter]",
+    "bsuite": "",
+}
+
+
+def _is_shown(name: str) -> bool:
+    """The Behaviour Suite's experiments are shown by their first setting alone."""
+    return not name.startswith("bsuite/") or name.endswith("-0")
 
 
 def protocols() -> Names:
@@ -126,10 +146,14 @@ def benchmarks() -> Names:
     return {name: BENCHMARKS[name].summary for name in BENCHMARKS.names()}
 
 
-def _length(spec: EnvSpec) -> str:
-    if spec.namespace == "dmc":
-        return "up to the suite's time limit"
-    return f"up to {spec.max_episode_steps or 'any number of'} steps"
+def _about(spec: EnvSpec) -> str:
+    from wm_toolkit.envs.registration import BSUITE
+
+    if spec.namespace == "bsuite":
+        return f"settings -0 to -{BSUITE[spec.kwargs['experiment']] - 1} [bsuite]"
+    return _NAMESPACES[str(spec.namespace)] or (
+        f"up to {spec.max_episode_steps or 'any number of'} steps"
+    )
 
 
 def _first_line(module: str) -> str:
@@ -137,6 +161,8 @@ def _first_line(module: str) -> str:
 
     return (importlib.import_module(module).__doc__ or "").strip().partition("\n")[0]
 
+
+_SHORT = {"envs": "environments"}
 
 KINDS: dict[str, Callable[[], Names]] = {
     "recipes": recipes,

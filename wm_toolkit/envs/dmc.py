@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.envs.mujoco_sim import Camera, simulator_state
 from wm_toolkit.envs.views import ObsMode, Views, check_render_mode
+from wm_toolkit.envs.wrappers import check_repeat
 from wm_toolkit.errors import ConfigError, UnknownNameError, did_you_mean, require
 
 PROPRIO = "proprio"
@@ -20,8 +21,8 @@ class DmControl(gym.Env):
     """A task of dm_control's suite.
 
     `terminated` is true where dm_env says discount 0, `truncated` at the suite's time limit, where it says
-    discount 1. `info` holds "discount" and "state" (joint positions, velocities and activations). Many tasks
-    keep more than that outside the simulator's state, so only the reacher can be put into one and has goals.
+    discount 1. `info` holds "discount", "state" (joint positions, velocities and activations) and, after a
+    step, "repeats" (how many control steps it took). Many tasks keep more than that outside the simulator's state, so only the reacher can be put into one and has goals.
 
     Args:
         domain: as the suite names it, "cartpole".
@@ -60,8 +61,7 @@ class DmControl(gym.Env):
         action_repeat: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        if action_repeat < 1:
-            raise ConfigError(f"action_repeat is {action_repeat}, expected at least 1")
+        check_repeat(action_repeat)
         if vectors not in ("flat", "dict"):
             raise ConfigError(f"vectors is {vectors!r}, expected 'flat' or 'dict'")
         self.render_mode = check_render_mode(render_mode)
@@ -111,13 +111,14 @@ class DmControl(gym.Env):
 
     def step(self, action: NDArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Execute `action` [A], `action_repeat` times or to the episode's end."""
-        total = 0.0
+        total, repeats = 0.0, 0
         for _ in range(self.action_repeat):
             step = self._suite_env.step(np.asarray(action, np.float64))
-            total += float(step.reward)
+            total, repeats = total + float(step.reward), repeats + 1
             if step.last():
                 break
-        return self._handed_over(step, total)
+        obs, reward, terminated, truncated, info = self._handed_over(step, total)
+        return obs, reward, terminated, truncated, {**info, "repeats": repeats}
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The image [h, w, 3]."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wm_toolkit.envs.mujoco_sim import restore, simulator_state
 from wm_toolkit.envs.rows import check_options
 from wm_toolkit.envs.views import ObsMode, Views, check_render_mode
-from wm_toolkit.errors import ConfigError
+from wm_toolkit.envs.wrappers import check_repeat
 
 Floats = NDArray[np.float32]
 _OPTIONS = ("state", "goal")
@@ -67,9 +67,8 @@ class MujocoGoalEnv(gym.Env):
         action_repeat: int,
         render_mode: str | None,
     ) -> None:
-        if action_repeat < 1:
-            raise ConfigError(f"action_repeat is {action_repeat}, expected at least 1")
-        self.render_mode, self.action_repeat = check_render_mode(render_mode), action_repeat
+        self.render_mode = check_render_mode(render_mode)
+        self.action_repeat = check_repeat(action_repeat)
         self._state = simulator_state(self.base.data)
         self._goal = self._state.copy()
         self._felt = self._proprio()
@@ -99,7 +98,7 @@ class MujocoGoalEnv(gym.Env):
             self._state = simulator_state(self.base.data)
         # What is drawn is the state that is told, to the last bit.
         self._put(self._state)
-        info = self._info()
+        info = {**self._info(), "repeats": self.action_repeat}
         return self._obs(), float(info["success"]), False, False, info
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]

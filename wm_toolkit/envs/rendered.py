@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.envs.mujoco_sim import use_fast_rendering
+from wm_toolkit.envs.wrappers import resized, settings_of
 from wm_toolkit.errors import ConfigError, MissingPackageError, SpaceError
 from wm_toolkit.spaces import flat_obs, flat_space
 
@@ -59,6 +60,7 @@ class RenderedImages(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
                 raise ConfigError(f"fast_render is for MuJoCo environments, {env} has no model")
             use_fast_rendering(model)
         self.settings = {
+            **settings_of(env),
             "image_size": image_size,
             "obs_mode": obs_mode,
             "fast_render": fast_render,
@@ -83,17 +85,11 @@ class RenderedImages(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         return {"image": image, **{k: np.asarray(v, kinds[k].dtype) for k, v in named.items()}}
 
     def _image(self) -> NDArray[np.uint8]:
-        from PIL import Image
-
         try:
             picture: Any = self.env.render()
         except DependencyNotInstalled as error:
             raise MissingPackageError(f"{self.env} cannot draw: {error}") from error
-        size = (self.image_size, self.image_size)
-        if picture.shape[:2] == size:
-            return np.ascontiguousarray(picture)
-        small = Image.fromarray(picture).resize(size, Image.Resampling.BOX)
-        return np.asarray(small)
+        return resized(picture, self.image_size)
 
 
 def rendered(
@@ -102,6 +98,7 @@ def rendered(
     image_size: int = 64,
     obs_mode: Literal["both", "image"] = "both",
     fast_render: bool = False,
+    action_repeat: int = 1,
     render_mode: str | None = None,
     **options: Any,
 ) -> gym.Env:
@@ -110,6 +107,7 @@ def rendered(
     Args:
         env: its id.
         image_size, obs_mode, fast_render: as in `RenderedImages`.
+        action_repeat: every action so many times, of which only the last is drawn.
         render_mode: "rgb_array" or None; the inner environment draws in either case.
         options: constructor arguments of the inner environment.
 
@@ -121,6 +119,8 @@ def rendered(
     from wm_toolkit.envs.make import make
 
     prepare_headless()
+    if action_repeat != 1:
+        options["action_repeat"] = action_repeat
     inner = make(env, render_mode="rgb_array", **options)
     return RenderedImages(inner, image_size=image_size, obs_mode=obs_mode, fast_render=fast_render)
 

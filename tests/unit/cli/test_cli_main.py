@@ -111,6 +111,16 @@ def test_list_names_recipes_presets_planners_formats_and_environments(capsys):
     assert all(found["recipes"].values())
 
 
+def test_list_shows_environments_of_every_package_with_its_extra(capsys):
+    assert cli.main(["list", "envs", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["environments"]
+    assert found["bsuite/catch-0"] == "settings -0 to -19 [bsuite]"
+    assert "bsuite/catch-1" not in found
+    assert "VizdoomTakeCover-v1" in found
+    for name, extra in {"atari100k/Pong": "atari", "CarRacing-v3": "box2d"}.items():
+        assert found[name].endswith(f"[{extra}]")
+
+
 def test_the_librarys_log_goes_to_stderr_once_however_often_it_is_asked(capsys):
     output.log_to_stderr()
     output.log_to_stderr()

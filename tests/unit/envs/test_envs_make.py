@@ -43,6 +43,16 @@ def test_an_unknown_name_is_answered_with_close_ones(name, hint):
         make(name)
 
 
+def test_packages_are_known_by_how_their_ids_begin():
+    from wm_toolkit.envs.registration import PACKAGES, package_of
+
+    for package in PACKAGES:
+        assert package_of(package.example) is package
+        assert all(package_of(f"{start}Thing-v0") is package for start in package.starts)
+    assert package_of("CartPole-v1") is None
+    assert package_of("atari100k/Pong") is None
+
+
 def test_a_missing_package_is_named():
     with pytest.raises(MissingPackageError, match="no_such_package"):
         make("no_such_package:Thing-v0")

@@ -198,6 +198,7 @@ def test_dm_control_terminates_where_the_discount_is_zero(monkeypatch):
     monkeypatch.setattr(env._suite_env.task, "get_termination", lambda physics: next(calls))
     _, _, terminated, truncated, info = env.step(np.zeros(2))
     assert (terminated, truncated, info["discount"]) == (True, False, 0.0)
+    assert info["repeats"] == 2
 
 
 def test_rewards_of_repeated_actions_are_summed():
@@ -207,8 +208,9 @@ def test_rewards_of_repeated_actions_are_summed():
         env.reset(seed=1)
     action = np.float32([0.3])
     single = [once.step(action) for _ in range(3)]
-    obs, reward, *_ = thrice.step(action)
+    obs, reward, *_, info = thrice.step(action)
     assert reward == pytest.approx(sum(row[1] for row in single))
+    assert info["repeats"] == 3
     np.testing.assert_array_equal(obs["proprio"], single[-1][0]["proprio"])
 
 
