@@ -102,12 +102,16 @@ class Recipe:
         config: the frozen dataclass of its hyper-parameters; the defaults are the published ones.
         build: (spaces, config) -> Agent.
         presets: named variants of the config, reached as "lewm.small".
+        job: what trains it where the usual jobs do not fit; as `training.online.train_online`, with an
+            environment, recorded data, or both; and with `progress`, told (done, total) of what it
+            prepares.
     """
 
     name: str
     config: type
     build: Callable[[Spaces, Any], Agent]
     presets: Mapping[str, Any]
+    job: Callable[..., Any] | None = None
 
     @property
     def summary(self) -> str:
@@ -119,7 +123,11 @@ RECIPES: Registry[Recipe] = Registry("recipe", "wm_toolkit.recipes")
 
 
 def recipe(
-    name: str, config: type, presets: Mapping[str, Any] | None = None
+    name: str,
+    config: type,
+    presets: Mapping[str, Any] | None = None,
+    *,
+    job: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Agent]], Callable[..., Agent]]:
     """Register a build function `(spaces, config) -> Agent` as a recipe.
 
@@ -130,7 +138,7 @@ def recipe(
     """
 
     def add(build: Callable[..., Agent]) -> Callable[..., Agent]:
-        RECIPES.register(name, Recipe(name, config, build, dict(presets or {})))
+        RECIPES.register(name, Recipe(name, config, build, dict(presets or {}), job))
         return build
 
     return add
