@@ -20,6 +20,7 @@ from wm_toolkit.agents.actors import PolicyActor, RandomActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.cli.check import without_probes
 from wm_toolkit.planning.objective import ActionCost, Goal, Objective, Reward, Weighted
+from wm_toolkit.recipes.dreamer_v3 import Size
 from wm_toolkit.registry import build, recipe_names
 from wm_toolkit.testing import CheckError, check_agent, check_world_model
 
@@ -56,9 +57,32 @@ DINO_WM = FEW | {
     "decoder_width": 8,
     "decoder_inner": 4,
 }
-SHRUNK = {"lewm": LEWM, "dino_wm": DINO_WM}
+DREAMER = {"sequence": 5, "depth": 1, "units": 6, "train__precision": "no", "free_nats": 0.0}
+SHORT = {"behaviour__horizon": 3}
+DREAMER_V3 = SHORT | {
+    "sequence": 5,
+    "free_nats": 0.0,
+    "size": Size(deter=16, units=8, classes=3, depth=2, latents=4),
+    "train__precision": "no",
+}
+DREAMER_V2 = DREAMER | SHORT | {"deter": 8, "latents": 3, "classes": 3, "layers": 1}
+DREAMER_V1 = DREAMER | SHORT | {"deter": 8, "hidden": 6, "stoch": 4}
+PLANET = DREAMER | FEW | {"deter": 8, "stoch": 4, "reward_units": 6}
+WORLD_MODELS = {"latent": 3, "width": 4, "depth": 2, "sequence": 4, "squash": "auto"}
+SHRUNK = {
+    "lewm": LEWM,
+    "dino_wm": DINO_WM,
+    "dreamer_v3": DREAMER_V3,
+    "dreamer_v2": DREAMER_V2,
+    "dreamer_v1": DREAMER_V1,
+    "planet": PLANET,
+    "world_models": WORLD_MODELS,
+}
 TOYS = [f"toy_of_the_contract_tests.{name}" for name in FAMILIES]
-RECIPES = [name for name in recipe_names() if not name.startswith("toy") and "tests" not in name]
+ALIKE = ("dreamer_v3.size", "dreamer_v3.arxiv_v1_")  # published sizes do not differ when shrunk
+RECIPES = [
+    name for name in recipe_names() if not name.startswith(("toy", *ALIKE)) and "tests" not in name
+]
 
 
 @pytest.fixture(autouse=True)

@@ -3,88 +3,28 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wm_toolkit.agents.behaviour import BehaviourConfig, Dream, Score, score
 from wm_toolkit.agents.model_learner import Program
 from wm_toolkit.batch import Batch, Losses
+from wm_toolkit.data.rings import ColumnSpec
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.losses.returns import ReturnScale, lambda_return
-from wm_toolkit.models.dreamer import Dreamer
-from wm_toolkit.models.rssm import Latent
-from wm_toolkit.structs import flatten, stack
+from wm_toolkit.heads.base import Output
+from wm_toolkit.losses.returns import ReturnScale
+from wm_toolkit.models.dreamer import Dreamer, without_first
+from wm_toolkit.models.rssm import Categorical, Latent
+from wm_toolkit.nn.choices import Choices
+from wm_toolkit.structs import cat, flatten, stack, unbind
 
-Estimator = Literal["reinforce", "dynamics", "both"]
+__all__ = ["ActorCritic", "BehaviourConfig"]
 
-
-@dataclasses.dataclass(frozen=True)
-class BehaviourConfig:
-    """How actor and critic learn; the defaults are Dreamer V3's.
-
-    Attributes:
-        horizon: H, dreamt steps.
-        lam: of the lambda-return.
-        discount: factor on the predicted chance of going on; 1 where that is discounted already.
-        estimator: gradient of the actor: "reinforce" (V3, V2 on Atari), "dynamics" through the model
-            (V1, V2 on continuous actions), or a mixture of "both".
-        mix: share of "reinforce" in "both".
-        entropy: weight of the policy's entropy.
-        normalise: divide advantages by the running range of the returns.
-        slow_rate: share by which the slow critic follows.
-        slow_every: updates between two steps of the slow critic.
-        slow_targets: returns and baseline come from the slow critic (V2).
-        slow_pull: weight of the critic's pull towards the slow critic (V3).
-        replay_value: weight of the critic's loss along the replayed sequence, which also shapes the
-            model (V3); 0 has none. Its discount is `replay_discount`.
-        replay_discount: gamma of the replayed sequence.
-    """
-
-    horizon: int = 15
-    lam: float = 0.95
-    discount: float = 1.0
-    estimator: Estimator = "reinforce"
-    mix: float = 0.1
-    entropy: float = 3e-4
-    normalise: bool = True
-    slow_rate: float = 0.02
-    slow_every: int = 1
-    slow_targets: bool = False
-    slow_pull: float = 1.0
-    replay_value: float = 0.3
-    replay_discount: float = 1 - 1 / 333
-
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or self.slow_every < 1:
-            raise ConfigError(
-                f"horizon is {self.horizon} and slow_every {self.slow_every}, expected at least 1"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Dream:
-    """What was dreamt from M states; index 0 is the state it began with.
-
-    Attributes:
-        features: [M, H + 1, F].
-        actions: [M, H, A] taken in states 0 ... H - 1.
-        reward: [M, H] on arriving in states 1 ... H.
-        go_on: [M, H + 1] discounted chance of going on from states 0 ... H.
-    """
-
-    features: Tensor
-    actions: Tensor
-    reward: Tensor
-    go_on: Tensor
-
-    @property
-    def weight(self) -> Tensor:
-        """[M, H] chance of reaching states 0 ... H - 1 and going on, discounted."""
-        return self.go_on[:, :-1].detach().cumprod(1)
+Features = Tensor | Choices
 
 
 class ActorCritic(Program):
@@ -96,97 +36,179 @@ class ActorCritic(Program):
     Args:
         model: with those heads.
         config: how they learn.
+        stored_latents: keep the model's states with the rows of a replay and begin sequences with them
+            (Dreamer V3).
     """
 
     model: Dreamer
+    taught = ("policy", "value")
 
-    def __init__(self, model: Dreamer, config: BehaviourConfig | None = None) -> None:
+    def __init__(
+        self, model: Dreamer, config: BehaviourConfig | None = None, *, stored_latents: bool = False
+    ) -> None:
         super().__init__(model)
-        missing = {"policy", "value"} - set(model.heads)
+        missing = set(self.taught) - set(model.heads)
         if missing:
             raise ConfigError(f"the model has no head {sorted(missing)}; the behaviour needs both")
         self.config = config or BehaviourConfig()
-        self.slow = copy.deepcopy(model.heads["value"]).requires_grad_(False)
+        self.stored_latents = stored_latents
+        self.share = self.config.reinforced(discrete=model.spaces.discrete)
+        self.slow: nn.Module | None = None
+        if self.config.slow_targets or self.config.slow_pull:
+            self.slow = copy.deepcopy(model.heads["value"]).requires_grad_(False)
         self.scale = ReturnScale()
+        self._pieces: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Losses:
-        """The unreduced losses of [B, T] windows."""
-        posterior = self.model.observe_sequence(batch)
+        """The unreduced losses of [B, T] windows, or of rows 1 ... T of [B, T + 1] with stored states."""
+        batch, posterior = self._filtered(self.model.prepare(batch))
         losses = self.model.losses(batch, posterior)
-        lead = tuple(batch.action.shape[:2])
-        found, returns = self.behaviour(flatten(posterior.detach(), 0, 1))
+        rows = slice(None, -1 if self.config.but_last else None)
+        starts = posterior.detach()[:, rows]
+        lead = tuple(starts.deter.shape[:2])
+        live = None
+        if self.config.start == "recorded" and batch.terminated is not None:
+            live = (~batch.terminated[:, rows]).float().flatten()
+        found, returns = self.behaviour(flatten(starts, 0, 1), live)
         losses |= {name: term.mean(1).unflatten(0, lead) for name, term in found.items()}
         if self.config.replay_value:
             first = returns[:, 0].unflatten(0, lead)
             losses["replay_value"] = self._replayed(batch, posterior, first)
         return losses
 
-    def behaviour(self, start: Latent) -> tuple[Losses, Tensor]:
-        """Terms "policy" and "value" [M, H] of dreams from states [M], and their returns [M, H]."""
-        config = self.config
-        dream = self.dream(start)
-        values = self._values(dream.features)
-        targets = self._values(dream.features, slow=True) if config.slow_targets else values
-        returns = lambda_return(dream.reward, dream.go_on[:, 1:], targets[:, 1:], config.lam)
-        known = dream.features[:, :-1].detach()
-        policy = self._actor_loss(dream, known, returns, targets[:, :-1].detach())
-        value = dream.weight * self._critic_loss(known, returns.detach())
-        return {"policy": policy, "value": value}, returns.detach()
+    def behaviour(self, start: Latent, live: Tensor | None = None) -> tuple[Losses, Tensor]:
+        """Terms "policy" and "value" [M, H] of dreams from states [M], and their returns [M, H].
 
-    def dream(self, start: Latent) -> Dream:
-        """Act H times in the model from states [M]; only the actor can receive gradients."""
-        through = self.config.estimator != "reinforce"
+        Args:
+            start: where the dreams begin.
+            live: [M] 0 where that is known to be terminal, else 1; None predicts it.
+        """
+        dream = self.dream(start, live)
+        known = unbind(dream.features.detach(), 1)[:-1]
+        critic = [self.model.heads["value"](features) for features in known]
+        values = self._values(dream, critic)
+        found = score(dream, values, self.config)
+        returns = found.returns.detach()
+        losses = [
+            self._critic_loss(critic[t], known[t], aim)
+            for t, aim in enumerate(returns.unbind(1), found.first)
+        ]
+        value = found.weight * torch.stack(losses, 1)
+        return {"policy": self._actor_loss(dream, found, values), "value": value}, returns
+
+    def dream(self, start: Latent, live: Tensor | None = None) -> Dream:
+        """Act H times in the model from states [M]: [M, H]; only the actor can receive gradients.
+
+        Args:
+            start: [M] where the dreams begin.
+            live: [M] 0 where that is known to be terminal, else 1; None predicts it.
+        """
+        through = self.share < 1
+        state = start if through else _without_gradient(start)
         with torch.set_grad_enabled(through), _frozen(self.model, but="policy"):
-            states, actions = [start], []
+            step, embed = self.model.rssm.core.unrolled(), self.model.rssm.core.embed
+            seen, policies, actions = [self.model.features(state)], [], []
             for _ in range(self.config.horizon):
-                seen = self.model.features(states[-1]).detach()
-                actions.append(self.model.heads["policy"](seen).sample())
-                states.append(self.model.imagine(states[-1], actions[-1]))
-            dreamt = stack(states, 1)
-            features = self.model.features(dreamt)
-            reward = self.model.predict("reward", dreamt).mean[:, 1:]
-            return Dream(features, torch.stack(actions, 1), reward, self._go_on(dreamt))
+                with torch.enable_grad():
+                    policies.append(self.model.heads["policy"](seen[-1].detach()))
+                action = policies[-1].sample()
+                actions.append(action if through else action.detach())
+                state = self.model.rssm.imagine(state, embed(actions[-1]), step=step)
+                seen.append(self.model.features(state))
+            features = stack(seen, 1)
+            reward = _read(self.model.heads["reward"], features)
+            go_on = self._go_on(features, live)
+            return Dream(features, torch.stack(actions, 1), reward, go_on, tuple(policies))
+
+    # -- stored states -----------------------------------------------------------------------------
+    def latent_columns(self) -> dict[str, ColumnSpec]:
+        """Deterministic part and draw of a state, if they are stored."""
+        if not self.stored_latents:
+            return {}
+        columns = self.model.rssm.columns
+        return {name: ColumnSpec(shape, np.dtype(kind)) for name, (shape, kind) in columns.items()}
+
+    def latents_of(self, state: Latent) -> dict[str, Tensor]:
+        """States [...] in the form in which they are stored."""
+        return self.model.rssm.encode(state) if self.stored_latents else {}
+
+    def _filtered(self, batch: Batch) -> tuple[Batch, Latent]:
+        """The rows to learn from, and their posteriors."""
+        columns = self.model.rssm.columns
+        if self.latents is not None:  # of an update that is over
+            self._pieces, self.latents = [], None
+        if not self.stored_latents or not columns.keys() <= batch.extras.keys():
+            return batch, self.model.observe_sequence(batch)
+        known = {name: batch.extras[name][:, 0] for name in columns}
+        posterior = self.model.observe_after(batch, self.model.rssm.decode(known))
+        self._pieces.append(self.latents_of(posterior.detach()))
+        return without_first(batch), posterior
+
+    def restart(self) -> None:
+        """Let the slow critic be the model's."""
+        if self.slow is not None:
+            self.slow.load_state_dict(self.model.heads["value"].state_dict())
 
     def after_update(self, update: int) -> None:
-        """Let the slow critic follow."""
-        if update % self.config.slow_every == 0:
+        """Let the slow critic follow, and offer the states that were made anew."""
+        if self._pieces:
+            self.latents = cat(self._pieces)
+        if self.slow is not None and update % self.config.slow_every == 0:
             fast = self.model.heads["value"].parameters()
             with torch.no_grad():
                 for mine, theirs in zip(self.slow.parameters(), fast, strict=True):
                     mine.lerp_(theirs, self.config.slow_rate)
 
-    def _go_on(self, states: Latent) -> Tensor:
-        if "continue" not in self.model.heads:
-            return torch.full(
-                states.deter.shape[:2], self.config.discount, device=states.deter.device
-            )
-        return self.config.discount * self.model.predict("continue", states).mean
-
-    def _values(self, features: Tensor, *, slow: bool = False) -> Tensor:
-        """[M, H + 1], without gradient for the critic."""
-        head = self.slow if slow else self.model.heads["value"]
-        with torch.set_grad_enabled(features.requires_grad), _frozen(head):
-            return head(features).mean
-
-    def _actor_loss(self, dream: Dream, known: Tensor, returns: Tensor, baseline: Tensor) -> Tensor:
-        """[M, H]; `known` [M, H, F] are the states that were acted in."""
+    # -- terms -------------------------------------------------------------------------------------
+    def _go_on(self, features: Features, live: Tensor | None) -> Tensor:
+        """[M, H + 1] discounted chance of going on."""
         config = self.config
-        policy = self.model.heads["policy"](known)
-        scale = self.scale.update(returns.detach()) if config.normalise else 1.0
-        gain = torch.zeros_like(returns)
-        share = {"reinforce": 1.0, "dynamics": 0.0, "both": config.mix}[config.estimator]
-        if share:
-            advantage = ((returns - baseline) / scale).detach()
-            gain = gain + share * policy.log_prob(dream.actions.detach()) * advantage
-        if share < 1:
-            gain = gain + (1 - share) * returns / scale
-        return -dream.weight * (gain + config.entropy * policy.entropy())
+        if "continue" not in self.model.heads:
+            like = next(self.model.parameters())
+            return like.new_full((len(features), config.horizon + 1), config.discount)
+        chance = config.discount * _read(self.model.heads["continue"], features, config.go_on)
+        if live is None:
+            return chance
+        known = config.discount * self.model.discount * live
+        return torch.cat([known.unsqueeze(1), chance[:, 1:]], 1)
 
-    def _critic_loss(self, features: Tensor, returns: Tensor) -> Tensor:
-        """Cross entropy to the returns, and to what the slow critic says; any leading axes."""
-        value = self.model.heads["value"](features)
+    def _values(self, dream: Dream, critic: list[Output]) -> Tensor:
+        """[M, H + 1] for returns and baseline, without gradient for the critic.
+
+        `critic` is what it said in states 0 ... H - 1.
+        """
+        fast = self.model.heads["value"]
+        head = self.slow if self.slow is not None and self.config.slow_targets else fast
+        through = dream.features.requires_grad
+        with torch.set_grad_enabled(through), _frozen(head):
+            if through or head is not fast:
+                return _read(head, dream.features)
+            last = fast(dream.features[:, -1]).mean
+            return torch.stack([*(value.mean for value in critic), last], 1)
+
+    def _actor_loss(self, dream: Dream, found: Score, values: Tensor) -> Tensor:
+        """[M, m] for the m actions that are judged."""
+        config, count = self.config, found.aims.shape[1]
+        policies = dream.policies[:count]
+        scale = self.scale.update(found.aims.detach()) if config.normalise else 1.0
+        advantage = (found.aims - values[:, :count]) / scale
+        gain = torch.zeros_like(found.aims)
+        if self.share:
+            pairs = zip(policies, dream.actions.detach().unbind(1), strict=False)
+            score = torch.stack([policy.log_prob(action) for policy, action in pairs], 1)
+            gain = gain + self.share * score * advantage.detach()
+        if self.share < 1:
+            raised = found.aims / scale if config.dynamics_of == "return" else advantage
+            gain = gain + (1 - self.share) * raised
+        if config.entropy:
+            entropy = torch.stack([policy.entropy() for policy in policies], 1)
+            gain = gain + config.entropy * entropy
+        return -found.aim_weight * gain
+
+    def _critic_loss(self, value: Output, features: Features, returns: Tensor) -> Tensor:
+        """The loss of what the critic said at the returns, and at what the slow one says of `features`."""
         loss = value.loss(returns)
-        if not self.config.slow_pull:
+        if self.slow is None or not self.config.slow_pull:
             return loss
         with torch.no_grad():
             steady = self.slow(features).mean
@@ -205,8 +227,24 @@ class ActorCritic(Program):
             current = direct[:, t] + live[:, t] * lam[:, t] * current
             returns.append(current)
         features = self.model.features(posterior)[:, :-1]
-        loss = self._critic_loss(features, torch.stack(returns[::-1], 1))
+        value = self.model.heads["value"](features)
+        loss = self._critic_loss(value, features, torch.stack(returns[::-1], 1))
         return (~ended[:, :-1]).float() * loss
+
+
+def _read(head: nn.Module, features: Features, what: str = "mean") -> Tensor:
+    """[M, n] mean or mode of a head in states [M, n, F].
+
+    State by state: all that goes on inside a head then fits the processor's cache.
+    """
+    return torch.stack([getattr(head(each), what) for each in unbind(features, 1)], 1)
+
+
+def _without_gradient(state: Latent) -> Latent:
+    """The same drawn state, its choices kept as indices, which are faster to multiply with."""
+    if not isinstance(state.belief, Categorical):
+        return state
+    return state.replace(stoch=Choices.of(state.stoch, state.belief.log_probs.shape[-1]))
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.base import Plan, Planner
 from wm_toolkit.planning.noise import random_actions
 from wm_toolkit.planning.objective import GOAL, Objective
+from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import Struct
 
 
@@ -221,10 +222,18 @@ class PolicyActor:
     Args:
         model: a model with the head.
         policy: name of the head; its Output is over encoded actions [..., A].
+        settled: what is done when not exploring: the policy's "mode" (Dreamer V1 and V2), or a "sample",
+            as when exploring (Dreamer V3's code).
     """
 
-    def __init__(self, model: WorldModel, policy: str = "policy") -> None:
-        self.model, self.policy = model, policy
+    def __init__(
+        self,
+        model: WorldModel,
+        policy: str = "policy",
+        *,
+        settled: Literal["mode", "sample"] = "mode",
+    ) -> None:
+        self.model, self.policy, self.settled = model, policy, settled
 
     def initial(self, batch_size: int) -> None:
         """A policy has no memory of its own."""
@@ -241,9 +250,75 @@ class PolicyActor:
         explore: bool = False,
         generator: torch.Generator | None = None,
     ) -> tuple[Decision, None]:
-        """A draw from the policy when exploring, its mode otherwise; [B, A]."""
+        """A draw from the policy when exploring, what is settled otherwise; [B, A]."""
         output = self.model.predict(self.policy, state)
-        return Decision(output.sample(generator) if explore else output.mode), None
+        drawn = explore or self.settled == "sample"
+        return Decision(output.sample(generator) if drawn else output.mode), None
+
+
+class NoisyActor:
+    """Another actor, whose actions are disturbed while it explores.
+
+    Args:
+        actor: chooses.
+        spaces: of its actions.
+        noise: deviation of Gaussian noise on numbers, in encoded units; clipped to the bounds (PlaNet and
+            Dreamer V1: 0.3).
+        random: chance that a choice is replaced by a uniform one; or what says it anew at every step
+            (Dreamer V1).
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        spaces: Spaces,
+        *,
+        noise: float = 0.3,
+        random: float | Callable[[], float] = 0.1,
+    ) -> None:
+        self.random = random if callable(random) else lambda: random
+        if noise < 0 or not 0 <= self.random() <= 1:
+            raise ConfigError(
+                f"noise is {noise} and random {self.random()}; expected >= 0, and in [0, 1]"
+            )
+        self.actor, self.spaces, self.noise = actor, spaces, noise
+
+    def initial(self, batch_size: int) -> Any:
+        """The other actor's memory."""
+        return self.actor.initial(batch_size)
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: Any,
+        obs: Mapping[str, Tensor],
+        memory: Any,
+        *,
+        is_first: Tensor,
+        explore: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Decision, Any]:
+        """The other actor's action, disturbed when exploring; [B, A]."""
+        decision, memory = self.actor.act(
+            state, obs, memory, is_first=is_first, explore=explore, generator=generator
+        )
+        if not explore:
+            return decision, memory
+        return decision.replace(action=self._disturbed(decision.action, generator)), memory
+
+    def _disturbed(self, action: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.spaces.discrete:
+            other = random_actions(
+                self.spaces, (len(action),), generator=generator, device=action.device
+            )
+            chance = torch.empty_like(action[:, :1]).uniform_(generator=generator)
+            return torch.where(chance < self.random(), other, action)
+        noise = self.noise * torch.empty_like(action).normal_(generator=generator)
+        low, high = self.spaces.action_low, self.spaces.action_high
+        return (action + noise).clamp(low.to(action.device), high.to(action.device))
 
 
 class RandomActor:

@@ -19,7 +19,7 @@ from wm_toolkit.agents.actors import Actor, Decision
 from wm_toolkit.agents.card import evaluation_text, training_text
 from wm_toolkit.batch import Batch, Metrics
 from wm_toolkit.config import from_dict, to_dict
-from wm_toolkit.errors import CheckpointError, ConfigError
+from wm_toolkit.errors import CheckpointError, ConfigError, SpaceError
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.registry import RECIPES, build
 from wm_toolkit.spaces import Spaces
@@ -129,12 +129,17 @@ class Agent:
             the decision ([B, A], decode with `agent.spaces.decode_action`) and the next state.
 
         Raises:
-            SpaceError: if the observation does not fit.
+            SpaceError: if the observation or `is_first` does not fit.
         """
         device = self.model.device
         seen = {key: value.to(device) for key, value in self.spaces.encode_obs(obs).items()}
         first = torch.as_tensor(is_first, dtype=torch.bool)
         latent, action = state.model, state.action
+        if first.shape != (len(action),):
+            raise SpaceError(
+                f"is_first has shape {tuple(first.shape)}, but the state is of {len(action)} rows; expected "
+                "one truth value for each"
+            )
         if bool(first.any()):
             latent = latent.where(~first, self.model.initial(len(first)))
             action = action * ~first.to(device).unsqueeze(-1)

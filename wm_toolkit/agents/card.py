@@ -23,6 +23,18 @@ HEAD = (
     "seed",
 )
 
+RETURN_HEAD = (
+    "policy",
+    "return",
+    "95 % interval",
+    "deviation",
+    "length",
+    "ms / decision",
+    "CPU ms",
+    "episodes",
+    "seed",
+)
+
 HEADING = "## Evaluation"
 
 GOALS = {
@@ -38,12 +50,19 @@ BESIDE = {"random": "a uniformly random policy", "oracle": "the same search in t
 
 def training_text(info: Mapping[str, Any]) -> str:
     """One sentence about how the agent came to be; empty if nothing is known."""
-    training, data = info.get("training"), info.get("data")
-    if not training or not data:
+    training, data, seen = (info.get(name) for name in ("training", "data", "experience"))
+    if not training or not (data or seen):
         return ""
+    sources = []
+    if data:
+        checksum = data["checksum"][:12]
+        sources.append(f"{data['name']} ({data['episodes']:,} episodes, checksum {checksum})")
+    if seen:
+        options = f" with {seen['env_options']}" if seen.get("env_options") else ""
+        sources.append(f"{seen.get('steps', 0):,} environment steps in {seen['env']}{options}")
     return (
-        f"Trained for {training['updates']:,} updates on {data['name']} ({data['episodes']:,} "
-        f"episodes, checksum {data['checksum'][:12]}), seed {training['seed']}.\n"
+        f"Trained for {training['updates']:,} updates on {' and '.join(sources)}, seed "
+        f"{training['seed']}.\n"
     )
 
 
@@ -61,12 +80,13 @@ def evaluation_text(info: Mapping[str, Any], name: str = "agent") -> str:
         return f"{HEADING}\n\nNot measured yet. {protocol_text(protocol)}\n"
     rows = {name: info["results"], **info.get("baselines", {})}
     cells = [result_cells(*row) for row in rows.items()]
+    beside = {row: what for row, what in BESIDE.items() if row in rows or has_goals(protocol)}
     said = " ".join(
         f"The {row} row is {what}." if row in rows else f"There is no {row} row ({what})."
-        for row, what in BESIDE.items()
+        for row, what in beside.items()
     )
     return (
-        f"{HEADING}\n\n{markdown_table(HEAD, cells)}\n{protocol_text(protocol)} {said}".rstrip()
+        f"{HEADING}\n\n{markdown_table(result_head(protocol), cells)}\n{protocol_text(protocol)} {said}".rstrip()
         + "\n\nTo repeat it: `wm eval .` in this folder, or `wm eval PATH` from anywhere.\n"
     )
 
@@ -80,8 +100,34 @@ def with_evaluation(card: str, section: str) -> str:
     return f"{before}{section}{following}{after}"
 
 
+def has_goals(protocol: Mapping[str, Any]) -> bool:
+    """Whether a protocol measures goals that are reached; otherwise it measures returns."""
+    return "goals" in protocol
+
+
+def result_head(protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """What stands over the columns of `result_cells`."""
+    return HEAD if has_goals(protocol) else RETURN_HEAD
+
+
 def protocol_text(protocol: Mapping[str, Any]) -> str:
     """An evaluation protocol in words: what the number behind it means."""
+    return _goal_text(protocol) if has_goals(protocol) else _return_text(protocol)
+
+
+def _return_text(protocol: Mapping[str, Any]) -> str:
+    place, group = protocol.get("env_options"), protocol.get("group")
+    skip = protocol["frame_skip"]
+    return (
+        f"Protocol: {protocol['env'] or 'no environment named'}{f' with {dict(place)}' if place else ''}"
+        f", {protocol['episodes']} whole episodes{f' in groups of {group}' if group else ''}, seed "
+        f"{protocol['seed']}, in environments of their own; the agent does not explore"
+        f"{f' and decides every {skip} steps' if skip > 1 else ''}. An episode is cut after "
+        f"{protocol['budget']:,} steps if it has not ended by then."
+    )
+
+
+def _goal_text(protocol: Mapping[str, Any]) -> str:
     goals = GOALS[protocol["goals"]].format(**protocol)
     options, place = protocol.get("goal_options"), protocol.get("env_options")
     group, published = protocol.get("group"), protocol.get("published")
@@ -107,6 +153,8 @@ def _held_out(protocol: Mapping[str, Any]) -> str:
 
 def result_cells(name: str, result: Result) -> list[str]:
     """One row of the result table as text; a dash where an older result knows nothing."""
+    if "success_rate" not in result:
+        return _return_cells(name, result)
     return [
         name,
         percent(result["success_rate"]),
@@ -115,6 +163,21 @@ def result_cells(name: str, result: Result) -> list[str]:
         number(result.get("steps_to_goal"), 1),
         percent(result.get("start_solved_rate")),
         number(result.get("return_mean"), 2),
+        number(result.get("decision_ms"), 2),
+        number(result.get("decision_cpu_ms"), 2),
+        number(result.get("episodes"), 0),
+        number(result.get("seed"), 0),
+    ]
+
+
+def _return_cells(name: str, result: Result) -> list[str]:
+    bounds = result.get("interval")
+    return [
+        name,
+        number(result["return_mean"], 1),
+        "-" if bounds is None else f"{number(bounds[0], 1)} to {number(bounds[1], 1)}",
+        number(result.get("return_std"), 1),
+        number(result.get("length_mean"), 1),
         number(result.get("decision_ms"), 2),
         number(result.get("decision_cpu_ms"), 2),
         number(result.get("episodes"), 0),

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wm_toolkit.agents.probe_learner import ProbeLearner
 from wm_toolkit.batch import Batch, Losses, Metrics
+from wm_toolkit.data.rings import ColumnSpec
 from wm_toolkit.errors import CheckpointError, ConfigError
 from wm_toolkit.losses.reduce import reduce
 from wm_toolkit.models.base import WorldModel
@@ -28,7 +29,19 @@ class Program(nn.Module):
 
     A subclass may hold networks and statistics of its own beside the model, such as a slow critic.
     Nothing of its own is trained by gradients.
+
+    A program may want its model's states kept with the rows of a replay (Dreamer V3): it says as what in
+    `latent_columns`. Sequences then begin one row early, with the state known there, and the states made
+    anew are found in `latents`.
+
+    Attributes:
+        latents: [B, T, ...] per column, states of the newest batch's rows but the first, to be stored in
+            place of the old ones; None where there are none.
+        taught: heads of the model that learn from terms of the program's own.
     """
+
+    taught: tuple[str, ...] = ()
+    latents: dict[str, Tensor] | None = None
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -38,8 +51,19 @@ class Program(nn.Module):
         """The unreduced losses of [B, T] windows."""
         return self.model(batch)
 
+    def latent_columns(self) -> dict[str, ColumnSpec]:
+        """What of a state is stored with its row; here nothing."""
+        return {}
+
+    def latents_of(self, state: Any) -> dict[str, Tensor]:
+        """States [B] in the form in which they are stored, [B, ...] per column."""
+        return {}
+
     def after_update(self, update: int) -> None:
         """Called after every update with their number so far; here there is nothing to follow up."""
+
+    def restart(self) -> None:
+        """Called when the model was given other weights: what follows them begins there; here nothing."""
 
     def own_state(self) -> dict[str, Tensor]:
         """What is not the model's."""
@@ -70,7 +94,8 @@ class ModelLearner:
             or `functools.partial(torch.optim.Adam, lr=1e-3)`.
         schedule: factor on the learning rate as a function of the updates made so far.
         scales: weight of each loss term in the total; 1 where absent.
-        clip: largest norm of the gradient over all trained parameters; None leaves it as it is.
+        clip: largest norm of the gradient over all trained parameters; None leaves it as it is. A group of
+            the optimiser that holds a "max_norm" is clipped by itself, and counts for none of this.
         accumulation: split every batch into so many pieces to save memory. The result is that of the
             whole batch: means are over its total of rows, and a model with statistics of the whole
             batch recomputes by itself (`WorldModel.microbatches`).
@@ -194,12 +219,13 @@ class ModelLearner:
         return {name: sum(cast(Tensor, part[name]) for part in found) for name in found[0]}
 
     def _clip(self) -> Tensor:
-        """Norm of the gradient before clipping."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads)
-        if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
-        return norm
+        """Norm of the whole gradient before clipping."""
+        apart = [g for g in self._optimizer.param_groups if g.get("max_norm") is not None]
+        norms = [_clipped(group["params"], group["max_norm"]) for group in apart]
+        known = {id(p) for group in apart for p in group["params"]}
+        if shared := [p for p in self.parameters if id(p) not in known]:
+            norms.append(_clipped(shared, self.clip))
+        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
     def _set_rate(self) -> float:
         factor = self.schedule(self.updates) if self.schedule else 1.0
@@ -268,6 +294,14 @@ class _Forward(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """The unreduced losses of [B, T] windows."""
         return self.program(batch)
+
+
+def _clipped(parameters: list[nn.Parameter], most: float | None) -> Tensor:
+    """Norm of these parameters' gradients before they were clipped to at most `most`."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
 
 
 def _split(batch: Batch, pieces: int) -> list[Batch]:

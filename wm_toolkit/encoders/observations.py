@@ -38,32 +38,66 @@ def channels(spaces: Spaces) -> int:
     """Channels of all image observations together.
 
     Raises:
-        SpaceError: if their sizes differ.
+        SpaceError: if their sizes differ, or one has its channels in front.
     """
     shapes = {key: tuple(spaces.observation[key].shape or ()) for key in image_keys(spaces)}
+    for key, shape in shapes.items():
+        if shape[0] <= 4 < shape[-1]:
+            raise SpaceError(
+                f"image observation {key!r} has shape {shape}, with its channels in front; wrap the "
+                "environment so that they come last (h, w, C)"
+            )
     if len({shape[:2] for shape in shapes.values()}) > 1:
         raise SpaceError(f"image observations of different sizes cannot be stacked: {shapes}")
     return sum(shape[-1] for shape in shapes.values())
 
 
-def vectors(obs: Mapping[str, Tensor], widths: Mapping[str, int], *, squash: bool) -> Tensor:
+def choice_keys(spaces: Spaces) -> frozenset[str]:
+    """Names of the observations that are one choice among several."""
+    chosen = gym.spaces.Discrete
+    return frozenset(k for k, space in spaces.observation.items() if isinstance(space, chosen))
+
+
+def vectors(
+    obs: Mapping[str, Tensor],
+    widths: Mapping[str, int],
+    choices: frozenset[str],
+    *,
+    squash: bool,
+) -> Tensor:
     """All but the images side by side, [..., sum of widths] float.
 
     Args:
         obs: [..., *shape] per key.
         widths: from `vector_widths`.
+        choices: from `choice_keys`; these become one-hot.
         squash: symlog of what is not a choice.
     """
     parts = []
     for key, width in widths.items():
-        value = obs[key]
-        if not value.is_floating_point():
-            value = functional.one_hot(value.long().reshape(value.shape), width)
-            parts.append(value.float())
+        if key in choices:
+            parts.append(functional.one_hot(obs[key].long(), width).float())
             continue
-        flat = value.float()
+        flat = obs[key].float()
         parts.append(symlog(flat) if squash else flat)
     return torch.cat(parts, -1)
+
+
+def coarse(images: Tensor, bits: int, *, noisy: bool) -> Tensor:
+    """Images of fewer bits, as floats in [0, 1] (PlaNet: 5 bits).
+
+    Args:
+        images: [..., h, w, C] uint8.
+        bits: kept of 8.
+        noisy: add uniform noise as wide as a step, so that the values fill it; else take its middle.
+
+    Returns:
+        [..., h, w, C] float.
+    """
+    steps = 2**bits
+    floor = images.div(256 // steps, rounding_mode="floor").float()
+    shift = torch.rand_like(floor) if noisy else 0.5
+    return (floor + shift) / steps
 
 
 class ObservationEncoder(nn.Module):
@@ -77,7 +111,8 @@ class ObservationEncoder(nn.Module):
         squash: symlog of vectors (Dreamer V3).
         image_size: images are resized to it, px.
         image_mean: what becomes 0, in [0, 1].
-        image_std: what becomes 1.
+        image_std: what becomes 1 above it.
+        bits: kept of an image's 8 (PlaNet: 5).
     """
 
     def __init__(
@@ -91,25 +126,38 @@ class ObservationEncoder(nn.Module):
         image_size: int = 64,
         image_mean: float = 0.5,
         image_std: float = 1.0,
+        bits: int = 8,
     ) -> None:
         super().__init__()
         self.images, self.widths = image_keys(spaces), vector_widths(spaces)
+        self.choices = choice_keys(spaces)
         self.image, self.vector, self.squash = image, vector, squash
         self.image_size, self.mean, self.std = image_size, image_mean, image_std
+        self.bits = bits
         self.width = vector_width + (int(getattr(image, "width", 0)) if image else 0)
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """[..., *shape] per key to [..., E]."""
         parts = []
         if self.vector is not None:
-            parts.append(self.vector(vectors(obs, self.widths, squash=self.squash)))
+            found = vectors(obs, self.widths, self.choices, squash=self.squash)
+            parts.append(self.vector(found))
         if self.image is not None:
             floats = torch.cat([self._floats(obs[key]) for key in self.images], -3)
             lead = floats.shape[:-3]
             parts.append(self.image(floats.flatten(0, -4)).unflatten(0, lead))
         return torch.cat(parts, -1)
 
+    def prepare(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Observations as both encoder and decoder shall see them in training."""
+        if self.bits == 8:
+            return dict(obs)
+        noisy = {key: coarse(obs[key], self.bits, noisy=True) for key in self.images}
+        return {**obs, **noisy}
+
     def _floats(self, images: Tensor) -> Tensor:
+        if self.bits < 8 and images.dtype == torch.uint8:
+            images = coarse(images, self.bits, noisy=False)
         count = images.shape[-1]
         mean, std = (self.mean,) * count, (self.std,) * count
         return to_float(images, size=self.image_size, mean=mean, std=std)
@@ -117,6 +165,11 @@ class ObservationEncoder(nn.Module):
 
 def _width(key: str, space: gym.Space) -> int:
     if isinstance(space, gym.spaces.Discrete):
+        if space.start:
+            raise SpaceError(
+                f"observation {key!r} counts from {space.start}; wrap the environment so that it counts "
+                "from 0"
+            )
         return int(space.n)
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
         return math.prod(space.shape)

@@ -55,4 +55,4 @@ class BernoulliHead(nn.Module):
 
     def forward(self, features: Tensor) -> Bernoulli:
         """[..., F] to a Bernoulli over [...]."""
-        return Bernoulli(self.net(features).squeeze(-1))
+        return Bernoulli(self.net(features).float().squeeze(-1))

@@ -13,7 +13,8 @@ from wm_toolkit.errors import SpaceError
 from wm_toolkit.heads.image import Image
 from wm_toolkit.heads.normal import Normal
 from wm_toolkit.heads.onehot import OneHot
-from wm_toolkit.heads.twohot import symexp, symlog
+from wm_toolkit.heads.squared import squared
+from wm_toolkit.nn.image import resized
 
 Part = Image | Normal | OneHot
 
@@ -29,31 +30,6 @@ class Picture(Image):
         if target.dtype == torch.uint8:
             target = target.float() / 255
         return self.scale * (self.mean - target).square().sum((-3, -2, -1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Squared(Normal):
-    """A Gaussian of unit deviation over squashed numbers; the loss is the summed squared error.
-
-    Attributes:
-        raw: [..., D] in symlog space if `squash`, else as they are.
-        squash: whether they are.
-    """
-
-    raw: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    squash: bool = False
-    scale: float = 1.0
-
-    def loss(self, target: Tensor) -> Tensor:
-        """[...] for vectors [..., D]."""
-        target = symlog(target) if self.squash else target
-        return self.scale * (self.raw - target).square().sum(-1)
-
-
-def squared(raw: Tensor, *, squash: bool, scale: float = 1.0) -> Squared:
-    """The read-out of `raw` [..., D]."""
-    mean = symexp(raw) if squash else raw
-    return Squared(mean, torch.ones_like(mean), 1, raw, squash, scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,20 +105,21 @@ class ObservationHead(nn.Module):
     """Features to every observation: one network for the images, one trunk for all else.
 
     Args:
-        images: channels of every image observation, stacked in this order.
-        image: [n, F] to [n, sum of channels, size, size]; None without images.
-        widths: of every other observation.
+        images: (h, w, C) of every image observation, stacked in this order.
+        image: [n, F] to [n, sum of channels, size, size], resized to the observations; None without
+            images.
         choices: which of them are one choice, not numbers.
         trunk: [..., F] to [..., U]; None without vectors.
         reads: a linear layer [..., U] to [..., width] for each of them.
         squash: vectors are read in symlog space (Dreamer V3).
         offset: added to an image that is not squeezed by a sigmoid; None takes the sigmoid.
+        scale: of every squared error.
     """
 
     def __init__(
         self,
         *,
-        images: Mapping[str, int] | None = None,
+        images: Mapping[str, tuple[int, int, int]] | None = None,
         image: nn.Module | None = None,
         choices: frozenset[str] = frozenset(),
         trunk: nn.Module | None = None,
@@ -161,15 +138,22 @@ class ObservationHead(nn.Module):
         """[..., F] to all observations."""
         parts: dict[str, Part] = {}
         if self.image is not None:
-            lead = features.shape[:-1]
-            pixels = self.image(features.reshape(-1, features.shape[-1])).movedim(1, -1)
-            pixels = pixels.sigmoid() if self.offset is None else pixels + self.offset
-            stacked = pixels.reshape(*lead, *pixels.shape[1:]).split(list(self.images.values()), -1)
-            parts |= {k: Picture(p, self.scale) for k, p in zip(self.images, stacked, strict=True)}
+            parts |= self._pictures(features)
         if self.trunk is not None:
             hidden = self.trunk(features)
-            parts |= {key: self._read(key, read(hidden)) for key, read in self.reads.items()}
+            parts |= {
+                key: self._read(key, read(hidden).float()) for key, read in self.reads.items()
+            }
         return Observations(parts)
+
+    def _pictures(self, features: Tensor) -> dict[str, Part]:
+        assert self.image is not None
+        lead, sizes = features.shape[:-1], list(self.images.values())
+        pixels = resized(self.image(features.reshape(-1, features.shape[-1])), sizes[0][:2])
+        pixels = pixels.float().movedim(1, -1)
+        pixels = pixels.sigmoid() if self.offset is None else pixels + self.offset
+        stacked = pixels.reshape(*lead, *pixels.shape[1:]).split([size[-1] for size in sizes], -1)
+        return {k: Picture(p, self.scale) for k, p in zip(self.images, stacked, strict=True)}
 
     def _read(self, key: str, raw: Tensor) -> Part:
         if key in self.choices:

@@ -1,11 +1,14 @@
-"""Policies: features to a distribution over encoded actions."""
+"""Policies: features to a distribution over encoded actions, in float32 whatever the networks use."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wm_toolkit.heads.bounded import TanhNormal, TruncatedNormal
 from wm_toolkit.heads.normal import Normal
 from wm_toolkit.heads.onehot import OneHot
 
@@ -27,8 +30,50 @@ class BoxPolicy(nn.Module):
 
     def forward(self, features: Tensor) -> Normal:
         """[..., F] to a Normal over [..., A]."""
-        mean, raw = self.net(features).chunk(2, -1)
+        mean, raw = self.net(features).float().chunk(2, -1)
         return Normal(mean.tanh(), (self.high - self.low) * (raw + 2).sigmoid() + self.low)
+
+
+class TanhPolicy(nn.Module):
+    """tanh of Normal(5 tanh(mean / 5), softplus(s + softplus^-1(start)) + 1e-4) (Dreamer V1).
+
+    Args:
+        net: [..., F] to [..., 2 A], means and raw deviations.
+        start: deviation before anything is learnt.
+        bound: means of the Gaussian stay below it, so that tanh keeps a slope.
+        low: smallest deviation.
+    """
+
+    def __init__(
+        self, net: nn.Module, *, start: float = 5.0, bound: float = 5.0, low: float = 1e-4
+    ) -> None:
+        super().__init__()
+        self.net, self.bound, self.low = net, bound, low
+        self.shift = math.log(math.expm1(start))
+
+    def forward(self, features: Tensor) -> TanhNormal:
+        """[..., F] to a TanhNormal over [..., A]."""
+        mean, raw = self.net(features).float().chunk(2, -1)
+        std = functional.softplus(raw + self.shift) + self.low
+        return TanhNormal(Normal(self.bound * (mean / self.bound).tanh(), std))
+
+
+class TruncatedPolicy(nn.Module):
+    """A Gaussian cut at -1 and 1: loc = tanh(mean), scale = 2 sigmoid(s / 2) + low (Dreamer V2).
+
+    Args:
+        net: [..., F] to [..., 2 A], means and raw deviations.
+        low: smallest deviation.
+    """
+
+    def __init__(self, net: nn.Module, *, low: float = 0.1) -> None:
+        super().__init__()
+        self.net, self.low = net, low
+
+    def forward(self, features: Tensor) -> TruncatedNormal:
+        """[..., F] to a TruncatedNormal over [..., A]."""
+        mean, raw = self.net(features).float().chunk(2, -1)
+        return TruncatedNormal(mean.tanh(), 2 * (raw / 2).sigmoid() + self.low)
 
 
 class ChoicePolicy(nn.Module):
@@ -46,7 +91,7 @@ class ChoicePolicy(nn.Module):
 
     def forward(self, features: Tensor) -> OneHot:
         """[..., F] to a OneHot over [..., sum(groups)]."""
-        logits = self.net(features)
+        logits = self.net(features).float()
         if not self.unimix:
             return OneHot(logits, self.groups)
         mixed = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -29,12 +30,18 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
 
     The expectation under the result is x, clamped into the range of the bins.
     """
-    x = x.clamp(bins[0], bins[-1]).unsqueeze(-1)
-    above = (bins <= x).sum(-1, keepdim=True).clamp(1, len(bins) - 1)
+    index, weight = neighbours(x, bins)
+    target = torch.zeros(*x.shape, len(bins), device=x.device, dtype=x.dtype)
+    return target.scatter(-1, index, weight)
+
+
+def neighbours(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """The two bins around x [...], and the mass that each receives: indices and weights [..., 2]."""
+    x = x.clamp(bins[0], bins[-1])
+    above = torch.bucketize(x, bins, right=True).clamp_(1, len(bins) - 1)
     low, high = bins[above - 1], bins[above]
     weight = (x - low) / (high - low)
-    target = torch.zeros(*x.shape[:-1], len(bins), device=x.device, dtype=x.dtype)
-    return target.scatter(-1, above - 1, 1 - weight).scatter_add(-1, above, weight)
+    return torch.stack([above - 1, above], -1), torch.stack([1 - weight, weight], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,11 @@ class TwoHot:
     bins: Tensor
     squash: Squash = "none"
 
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """[..., K] normalised."""
+        return self.logits.log_softmax(-1)
+
     @property
     def mean(self) -> Tensor:
         """[...] expectation over the bins.
@@ -60,7 +72,7 @@ class TwoHot:
         """
         weighted = self.logits.softmax(-1) * self.bins
         half = weighted.shape[-1] // 2
-        pairs = weighted[..., :half] + weighted.flip(-1)[..., :half]
+        pairs = weighted[..., :half] + weighted[..., -half:].flip(-1)
         middle = weighted[..., half : weighted.shape[-1] - half].sum(-1)
         return self._unsquash(pairs.sum(-1) + middle)
 
@@ -78,12 +90,12 @@ class TwoHot:
     def log_prob(self, x: Tensor) -> Tensor:
         """[...] log-likelihood of the two-hot code of x [...]."""
         x = symlog(x) if self.squash == "symlog" else x
-        return (two_hot(x, self.bins) * self.logits.log_softmax(-1)).sum(-1)
+        index, weight = neighbours(x, self.bins)
+        return (self.log_probs.gather(-1, index) * weight).sum(-1)
 
     def entropy(self) -> Tensor:
         """[...] in nats."""
-        log_probs = self.logits.log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def loss(self, target: Tensor) -> Tensor:
         """[...] cross entropy to the two-hot code of target [...]."""
@@ -138,4 +150,4 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> TwoHot:
         """[..., F] to a TwoHot over [...]."""
-        return TwoHot(self.net(features), self.bins, self.squash)
+        return TwoHot(self.net(features).float(), self.bins, self.squash)

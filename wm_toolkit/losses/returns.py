@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wm_toolkit.nn.distributed import processes, rank, sum_over_processes
+
 
 def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float = 0.95) -> Tensor:
     """Returns that mix all n-step bootstraps (Sutton 1988), as used since Dreamer V1.
@@ -33,7 +35,8 @@ class ReturnScale(nn.Module):
 
         S = max(least, ema(percentile_high(R)) - ema(percentile_low(R)))
 
-    The averages begin at 0 and are not corrected for it, as published.
+    The averages begin at 0 and are not corrected for it, as published. Percentiles are those of all
+    processes' returns, equally many each.
 
     Args:
         rate: weight of a new batch in the averages.
@@ -56,7 +59,7 @@ class ReturnScale(nn.Module):
     def update(self, returns: Tensor) -> Tensor:
         """Take a batch of returns of any shape into account; the scale [] to divide by."""
         shares = self.get_buffer("shares")
-        found = torch.quantile(returns.float().flatten(), shares)
+        found = torch.quantile(_everyones(returns.float().flatten()), shares)
         self.range.lerp_(found, self.rate)
         return self.scale
 
@@ -64,3 +67,12 @@ class ReturnScale(nn.Module):
     def scale(self) -> Tensor:
         """[] the present scale."""
         return (self.range[1] - self.range[0]).clamp(min=self.least)
+
+
+def _everyones(x: Tensor) -> Tensor:
+    """[P n] the values [n] of all P processes, one after the other."""
+    if processes() == 1:
+        return x
+    seats = x.new_zeros(processes(), len(x))
+    seats[rank()] = x
+    return sum_over_processes(seats).flatten()

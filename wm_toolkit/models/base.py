@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
+import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.errors import MissingHeadError
 from wm_toolkit.heads.base import Output
-from wm_toolkit.spaces import Spaces
+from wm_toolkit.spaces import Spaces, is_image
 from wm_toolkit.structs import Struct, stack, unflatten
 
 StateT = TypeVar("StateT", bound=Struct)
@@ -28,11 +29,18 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
     Attributes:
         spaces: observations the model reads and actions it is conditioned on.
         stochastic: whether `observe` or `imagine` draw random numbers.
+        discount: what the "continue" head learns for a state that is not terminal: 1, or a discount,
+            so that its mean is the discounted chance of going on (Dreamer V3).
+        squash_reward: whether the "reward" head learns tanh of the rewards.
+        temperature: how random `imagine` is, 1 as learnt; None for models that have no such dial.
         heads: read-outs from `features`: any of "reward", "continue", "value", "policy", "decoder" or
             a probe. A head maps [..., F] to an `Output`.
     """
 
     stochastic: bool = False
+    discount: float = 1.0
+    squash_reward: bool = False
+    temperature: float | None = None
     heads: nn.ModuleDict
 
     def __init__(self, spaces: Spaces) -> None:
@@ -178,6 +186,35 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
             )
         return cast(Output, self.heads[head](self.features(state)))
 
+    def continues(self, state: StateT) -> Tensor:
+        """[...] probability that the episode goes on from a state [...], off the "continue" head.
+
+        A discount that the head was taught is taken out again.
+
+        Raises:
+            MissingHeadError: if there is no such head.
+        """
+        return (self.predict("continue", state).mean / self.discount).clamp(max=1.0)
+
+    def decode(self, state: StateT) -> dict[str, Tensor]:
+        """Observations off the "decoder" head, in the form in which the environment hands them over.
+
+        Returns:
+            [..., *shape] per key: uint8 images [..., h, w, C], the likeliest of choices as int64, the
+            expectation of numbers.
+
+        Raises:
+            MissingHeadError: if there is no such head.
+        """
+        output: Any = self.predict("decoder", state)
+        parts = getattr(output, "parts", None)
+        if parts is None:  # a decoder of one picture
+            seen = (key for key, space in self.spaces.observation.items() if is_image(space))
+            parts = {next(seen, "image"): output}
+        return {
+            key: _observed(part, self.spaces.observation.get(key)) for key, part in parts.items()
+        }
+
     def forward(self, batch: Batch) -> Losses:
         """The loss of [B, T] windows; the only entry that distributed wrappers see."""
         return self.loss(batch)
@@ -203,3 +240,12 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         expensive per-frame part piece by piece in the backward pass, with exactly the same result.
         """
         return False
+
+
+def _observed(part: Output, space: gym.Space | None) -> Tensor:
+    """A decoded observation [..., *shape] as it would be seen; without a space it is an image."""
+    if isinstance(space, gym.spaces.Discrete):
+        return part.mode.argmax(-1)
+    if space is None or is_image(space):
+        return part.mean.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return part.mean

@@ -12,12 +12,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wm_toolkit.losses.kl import kl_categorical, kl_normal
+from wm_toolkit.nn.choices import Choices
 from wm_toolkit.nn.dense import dense
 from wm_toolkit.nn.gru import BlockGRU
 from wm_toolkit.structs import Struct
@@ -66,15 +69,20 @@ class Categorical(Struct):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """[..., G K] one-hot draws; their gradient is the probabilities' (straight through)."""
-        # The largest of log-probabilities plus Gumbel noise is a draw (one pass, no table of sums).
-        noise = torch.empty_like(self.log_probs).exponential_(generator=generator)
-        with torch.no_grad():
-            index = (self.log_probs - noise.log()).argmax(-1)
-            drawn = functional.one_hot(index, self.log_probs.shape[-1]).to(noise.dtype)
+        drawn = self.choose(generator).tensor
         if not self.log_probs.requires_grad:
-            return drawn.flatten(-2)
-        probs = self.log_probs.exp()
-        return (drawn + (probs - probs.detach())).flatten(-2)
+            return drawn
+        probs = self.log_probs.exp().flatten(-2)
+        return drawn + (probs - probs.detach())
+
+    @torch.no_grad()
+    def choose(self, generator: torch.Generator | None = None) -> Choices:
+        """Draws [..., G K] as indices, without gradient."""
+        # The first class up to which the chances exceed a uniform number: one number for a group, not K.
+        reached = self.log_probs.exp().cumsum(-1)
+        level = torch.empty_like(reached[..., :1]).uniform_(generator=generator)
+        index = (reached <= level.mul_(reached[..., -1:])).sum(-1).clamp_(max=reached.shape[-1] - 1)
+        return Choices(None, index, reached.shape[-1])
 
     @property
     def mode(self) -> Tensor:
@@ -107,8 +115,21 @@ class GaussianBelief:
         """2 Z."""
         return 2 * self.width
 
+    @property
+    def column(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type in which a draw is stored."""
+        return (self.width,), "float16"
+
+    def encode(self, stoch: Tensor) -> Tensor:
+        """[..., Z] in the form in which it is stored."""
+        return stoch.half()
+
+    def decode(self, stored: Tensor) -> Tensor:
+        """[..., Z] out of it."""
+        return stored.float()
+
     def __call__(self, x: Tensor) -> Gaussian:
-        mean, raw = x.chunk(2, -1)
+        mean, raw = x.float().chunk(2, -1)
         return Gaussian(mean, functional.softplus(raw) + self.least)
 
 
@@ -130,6 +151,20 @@ class CategoricalBelief:
         """G K."""
         return self.width
 
+    @property
+    def column(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type in which a draw is stored: the classes' numbers."""
+        return (self.groups,), "uint8" if self.classes <= 256 else "int16"
+
+    def encode(self, stoch: Tensor) -> Tensor:
+        """[..., G] classes of one-hot draws [..., G K]."""
+        classes = stoch.unflatten(-1, (self.groups, self.classes)).argmax(-1)
+        return classes.to(torch.uint8 if self.classes <= 256 else torch.int16)
+
+    def decode(self, stored: Tensor) -> Tensor:
+        """[..., G K] one-hot draws of classes [..., G]."""
+        return functional.one_hot(stored.long(), self.classes).float().flatten(-2)
+
     def __call__(self, x: Tensor) -> Categorical:
         logits = x.unflatten(-1, (self.groups, self.classes)).float()
         if not self.unimix:
@@ -144,13 +179,17 @@ class Latent(Struct):
 
     Attributes:
         deter: [..., D] deterministic part h.
-        stoch: [..., Z] random part s, drawn.
+        stoch: [..., Z] random part s, drawn; `Choices` inside a dream that no gradient passes through.
         belief: what it was drawn from.
     """
 
     deter: Tensor
-    stoch: Tensor
+    stoch: Any
     belief: Belief
+
+
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""h [B, D], s [B, Z] and the embedded action to the next h [B, D]."""
 
 
 class Core(nn.Module, ABC):
@@ -169,6 +208,15 @@ class Core(nn.Module, ABC):
     @abstractmethod
     def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """[B, D] after h [B, D], s [B, Z] and the embedded action."""
+
+    def unrolled(self) -> Step:
+        """`step`, for many steps in a row: what does not change from one to the next is done once."""
+        return self.step
+
+    @property
+    @abstractmethod
+    def recurrent(self) -> nn.Module:
+        """The cell, which a compiler may take by itself."""
 
 
 class BlockCore(Core):
@@ -191,14 +239,28 @@ class BlockCore(Core):
         self.action = dense(action, hidden)
         self.gru = BlockGRU(3 * hidden, width, groups=groups)
 
+    @property
+    def recurrent(self) -> nn.Module:
+        """The block GRU."""
+        return self.gru
+
     def embed(self, action: Tensor) -> Tensor:
         """[..., A] to [..., U]; actions beyond [-1, 1] are scaled back, without gradient."""
         return self.action(action / action.detach().abs().clamp(min=1.0))
 
     def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """[B, D]."""
-        parts = [self.deter(deter), self.stoch(stoch), action]
-        return self.gru(torch.cat(parts, -1), deter)
+        return self.unrolled()(deter, stoch, action)
+
+    def unrolled(self) -> Step:
+        """As `step`."""
+        weights = self.gru.weights()
+
+        def step(deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+            parts = [self.deter(deter), self.stoch(stoch), action]
+            return self.gru(torch.cat(parts, -1), deter, weights)
+
+        return step
 
 
 class DenseCore(Core):
@@ -213,6 +275,11 @@ class DenseCore(Core):
     def __init__(self, cell: nn.Module, layer: nn.Module, width: int) -> None:
         super().__init__()
         self.cell, self.layer, self.width = cell, layer, width
+
+    @property
+    def recurrent(self) -> nn.Module:
+        """The dense cell."""
+        return self.cell
 
     def embed(self, action: Tensor) -> Tensor:
         """[..., A] as it is."""
@@ -264,6 +331,21 @@ class RSSM(nn.Module):
         belief = self.prior(deter)
         return Latent(deter, belief.mode, belief)
 
+    @property
+    def columns(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of what is stored of a state: h in half precision, and s."""
+        return {"deter": ((self.core.width,), "float16"), "stoch": self.belief.column}
+
+    def encode(self, state: Latent) -> dict[str, Tensor]:
+        """States [...] in the form in which they are stored."""
+        return {"deter": state.deter.half(), "stoch": self.belief.encode(state.stoch)}
+
+    def decode(self, stored: Mapping[str, Tensor]) -> Latent:
+        """States [B] to go on from; what they were drawn from is not stored."""
+        deter = stored["deter"].float()
+        belief = self.belief(deter.new_zeros(len(deter), self.belief.inputs))
+        return Latent(deter, self.belief.decode(stored["stoch"]), belief)
+
     def prior(self, deter: Tensor) -> Belief:
         """[..., D] to the belief without an observation."""
         return self.belief(self.prior_net(deter))
@@ -278,16 +360,28 @@ class RSSM(nn.Module):
         action: Tensor,
         embedding: Tensor,
         generator: torch.Generator | None = None,
+        *,
+        step: Step | None = None,
     ) -> Latent:
-        """One real step: [B], embedded action, [B, E] to [B]."""
-        deter = self.core.step(state.deter, state.stoch, action)
+        """One real step: [B], embedded action, [B, E] to [B]; `step` is the core's, unrolled."""
+        deter = (step or self.core.step)(state.deter, state.stoch, action)
         belief = self.posterior(deter, embedding)
         return Latent(deter, belief.sample(generator), belief)
 
     def imagine(
-        self, state: Latent, action: Tensor, generator: torch.Generator | None = None
+        self,
+        state: Latent,
+        action: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        step: Step | None = None,
     ) -> Latent:
-        """One dreamt step: [B] and embedded action to [B]."""
-        deter = self.core.step(state.deter, state.stoch, action)
+        """One dreamt step: [B] and embedded action to [B]; `step` is the core's, unrolled.
+
+        A state whose s is given as `Choices` leads to one of that kind.
+        """
+        deter = (step or self.core.step)(state.deter, state.stoch, action)
         belief = self.prior(deter)
+        if isinstance(belief, Categorical) and isinstance(state.stoch, Choices):
+            return Latent(deter, belief.choose(generator), belief)
         return Latent(deter, belief.sample(generator), belief)

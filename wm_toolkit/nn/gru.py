@@ -1,11 +1,11 @@
-"""Recurrent cells of the Dreamer family: one step h, x -> h'."""
+"""Recurrent cells of the Dreamer family: one step h, x -> h'; the state stays in float32."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from wm_toolkit.nn.dense import BlockLinear
+from wm_toolkit.nn.dense import BlockLinear, NormSiLU
 
 
 class BlockGRU(nn.Module):
@@ -23,20 +23,29 @@ class BlockGRU(nn.Module):
 
     def __init__(self, inputs: int, width: int, *, groups: int = 8) -> None:
         super().__init__()
-        self.groups = groups
+        self.inputs, self.width, self.groups = inputs, width, groups
         self.mix = BlockLinear(width + groups * inputs, width, groups)
-        self.norm = nn.RMSNorm(width, eps=1e-4)
+        self.norm = NormSiLU(width)
         self.gates = BlockLinear(width, 3 * width, groups)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """W1's rows for h_g, [G, D / G, D / G], and those for x, which all groups see, as one [X, D].
+
+        A step that is not given them makes them anew.
+        """
+        own, shared = self.mix.weight.split([self.width // self.groups, self.inputs], 1)
+        return own, shared.transpose(0, 1).reshape(self.inputs, self.width)
+
+    def forward(self, x: Tensor, h: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Input [B, X] and state [B, D] to the next state [B, D]."""
-        own = h.unflatten(-1, (self.groups, -1))
-        shared = x.unsqueeze(-2).expand(*own.shape[:-1], x.shape[-1])
-        mixed = self.mix(torch.cat([own, shared], -1)).flatten(-2)
-        hidden = nn.functional.silu(self.norm(mixed)).unflatten(-1, (self.groups, -1))
-        reset, candidate, update = self.gates(hidden).chunk(3, -1)
+        own, shared = weights or self.weights()
+        groups = h.unflatten(-1, (self.groups, -1)).transpose(0, 1)
+        bias = self.mix.bias.view(self.groups, 1, -1)
+        mixed = torch.baddbmm(bias, groups, own).transpose(0, 1).flatten(-2)
+        hidden = self.norm(torch.addmm(mixed, x, shared)).unflatten(-1, (self.groups, -1))
+        reset, candidate, update = self.gates(hidden).float().chunk(3, -1)
         candidate = torch.tanh(reset.sigmoid() * candidate).flatten(-2)
-        return torch.lerp(h, candidate, (update - 1).sigmoid().flatten(-2))
+        return torch.addcmul(h, (update - 1).sigmoid().flatten(-2), candidate - h)
 
 
 class NormGRU(nn.Module):
@@ -49,16 +58,16 @@ class NormGRU(nn.Module):
         inputs: X, width of the input.
         width: D of the state.
         bias: of the projection.
-        eps: of the LayerNorm.
+        eps: of the LayerNorm (V2 takes Keras's default).
     """
 
-    def __init__(self, inputs: int, width: int, *, bias: bool = True, eps: float = 1e-5) -> None:
+    def __init__(self, inputs: int, width: int, *, bias: bool = True, eps: float = 1e-3) -> None:
         super().__init__()
         self.project = nn.Linear(inputs + width, 3 * width, bias=bias)
         self.norm = nn.LayerNorm(3 * width, eps=eps)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """Input [B, X] and state [B, D] to the next state [B, D]."""
-        parts = self.norm(self.project(torch.cat([x, h], -1)))
+        parts = self.norm(self.project(torch.cat([x, h], -1)).float())
         reset, candidate, update = parts.chunk(3, -1)
         return torch.lerp(h, torch.tanh(reset.sigmoid() * candidate), (update - 1).sigmoid())

@@ -1,44 +1,55 @@
-"""Dreamer V3: one fixed recipe for every domain (Hafner et al. 2025)."""
+"""Dreamer V3: one fixed recipe for every domain (Hafner et al. 2025), and its preprint's (2023)."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Literal
 
 from torch import nn
 
-from wm_toolkit.encoders.observations import (
-    ObservationEncoder,
-    channels,
-    image_keys,
-    vector_widths,
-)
-from wm_toolkit.errors import ConfigError, did_you_mean
-from wm_toolkit.heads.bernoulli import BernoulliHead
+from wm_toolkit.agents.actor_critic import ActorCritic
+from wm_toolkit.agents.actors import PolicyActor
+from wm_toolkit.agents.agent import Agent
+from wm_toolkit.agents.behaviour import BehaviourConfig
+from wm_toolkit.encoders.observations import ObservationEncoder
 from wm_toolkit.heads.observations import ObservationHead
-from wm_toolkit.heads.policy import BoxPolicy, ChoicePolicy
-from wm_toolkit.heads.twohot import TwoHotHead
-from wm_toolkit.models.dreamer import Dreamer
+from wm_toolkit.heads.policy import BoxPolicy
+from wm_toolkit.heads.twohot import Scale, TwoHotHead
+from wm_toolkit.models.dreamer import KL, Dreamer
 from wm_toolkit.models.rssm import RSSM, BlockCore, CategoricalBelief
-from wm_toolkit.nn.conv import PoolEncoder, UpsampleDecoder
-from wm_toolkit.nn.dense import dense, init_scaled, linear
+from wm_toolkit.nn.conv import DoublingDecoder, HalvingEncoder, PoolEncoder, UpsampleDecoder
+from wm_toolkit.nn.dense import V3, V3_PREPRINT, Style, dense, init_scaled, read
+from wm_toolkit.nn.gru import NormGRU
+from wm_toolkit.recipes.dreamer_parts import Networks, learner, three_adams
+from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
+from wm_toolkit.training.config import TrainConfig
+from wm_toolkit.training.experience_config import ExperienceConfig, updates_within
+from wm_toolkit.training.laprop import laprop
+from wm_toolkit.training.optimizer import AdamPart, constant
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Widths of one published size; 32 categoricals and 8 groups always.
+    """Widths of the networks; every published size has 32 categoricals and 8 groups.
 
     Attributes:
         deter: D.
         units: U, of every hidden layer.
         classes: of a categorical.
         depth: unit of the convolutions' width.
+        latents: categoricals.
+        groups: blocks of the GRU.
+        layers: hidden layers of every network of the preprint; the newest recipe has its own for each.
     """
 
     deter: int
     units: int
     classes: int
     depth: int
+    latents: int = 32
+    groups: int = 8
+    layers: int = 1
 
 
 SIZES = {
@@ -50,96 +61,283 @@ SIZES = {
     "200m": Size(8192, 1024, 64, 64),
     "400m": Size(12288, 1536, 96, 96),
 }
-GROUPS, LATENTS = 8, 32
+PREPRINT_SIZES = {
+    "xs": Size(256, 256, 32, 24, layers=1),
+    "s": Size(512, 512, 32, 32, layers=2),
+    "m": Size(1024, 640, 32, 48, layers=3),
+    "l": Size(2048, 768, 32, 64, layers=4),
+    "xl": Size(4096, 1024, 32, 96, layers=5),
+}
 
 
-def size(name: str) -> Size:
-    """A published size by name.
+@dataclasses.dataclass(frozen=True)
+class DreamerV3Config(ExperienceConfig):
+    """Hyper-parameters of Dreamer V3; the defaults are the newest official ones (2025, its code of 2026).
 
-    Raises:
-        ConfigError: with the names there are.
+    Attributes:
+        size: of the networks.
+        networks: "blocks": block GRU, RMSNorm, pooled convolutions; "preprint": dense GRU, LayerNorm,
+            strided convolutions, a learnt first state.
+        bins: how two-hot heads place them: "symexp"; or "symlog", in whose space targets are squashed
+            (preprint).
+        unimix: share of the uniform distribution in every categorical of the model.
+        policy_unimix: the same in a policy over choices (paper and preprint: 0.01; newest code: 0).
+        horizon: what the "continue" head learns is 1 - 1 / horizon where the episode goes on
+            ("contdisc"); 0 lets it learn 1 (preprint, whose gamma is `behaviour.discount`).
+        free_nats: per state, of each divergence term.
+        dynamics: weight of the divergence that teaches the prior (preprint: 0.5).
+        representation: weight of the one that teaches the posterior.
+        optimizer: "laprop" with adaptive clipping for everything; or "adam", apart for model, actor and
+            critic (preprint).
+        lr: of LaProp.
+        warmup: updates in which LaProp's rate rises from 0.
+        model_adam: of the model (preprint).
+        actor_adam: of the actor (preprint).
+        critic_adam: of the critic (preprint).
+        stored_latents: keep states with the rows of the replay, begin sequences with them, and write
+            those made anew back.
+        settled: actions when not exploring: the policy's "mode", or a "sample" (the official code).
+        behaviour: how actor and critic learn.
+        compile: the recurrent cell through `torch.compile`. The first update takes minutes; a CPU needs a
+            C++ compiler for it.
     """
-    if name not in SIZES:
-        raise ConfigError(f"no size {name!r}.{did_you_mean(name, SIZES)}")
-    return SIZES[name]
 
-
-def world_model(spaces: Spaces, size: Size, *, horizon: int = 333) -> Dreamer:
-    """The world model; its "continue" head learns the discounted chance of going on."""
-    belief = CategoricalBelief(LATENTS, size.classes)
-    encoder = _encoder(spaces, size)
-    width = size.deter + belief.width
-    rssm = RSSM(
-        BlockCore(
-            belief.width,
-            spaces.action_width,
-            width=size.deter,
-            hidden=size.units,
-            groups=GROUPS,
-        ),
-        prior=_read(size.deter, size.units, 2, belief.inputs),
-        posterior=_read(size.deter + encoder.width, size.units, 1, belief.inputs),
-        belief=belief,
+    sequence: int = 64
+    envs: int = 16
+    train_ratio: float = 32.0
+    prefill: int = 1024
+    capacity: int = 5_000_000
+    online_queue: bool = True
+    size: Size = SIZES["200m"]
+    networks: Literal["blocks", "preprint"] = "blocks"
+    bins: Scale = "symexp"
+    unimix: float = 0.01
+    policy_unimix: float = 0.0
+    horizon: int = 333
+    free_nats: float = 1.0
+    dynamics: float = 1.0
+    representation: float = 0.1
+    optimizer: Literal["laprop", "adam"] = "laprop"
+    lr: float = 4e-5
+    warmup: int = 1000
+    model_adam: AdamPart = AdamPart(1e-4, eps=1e-8, clip=1000.0)
+    actor_adam: AdamPart = AdamPart(3e-5, eps=1e-5, clip=100.0)
+    critic_adam: AdamPart = AdamPart(3e-5, eps=1e-5, clip=100.0)
+    stored_latents: bool = True
+    settled: Literal["mode", "sample"] = "mode"
+    behaviour: BehaviourConfig = BehaviourConfig()
+    compile: bool = False
+    train: TrainConfig = TrainConfig(
+        updates=updates_within(50_000_000, 1024 / train_ratio, prefill),
+        batch_size=16,
+        clip=None,
+        precision="bf16",
     )
+
+
+def _domain(env_steps: int, ratio: float, **changes: Any) -> DreamerV3Config:
+    """A published domain: how many decisions, how often each is replayed."""
+    config = DreamerV3Config(train_ratio=ratio, **changes)
+    train = dataclasses.replace(config.train, updates=config.updates_for(env_steps))
+    return dataclasses.replace(config, train=train)
+
+
+# Learns CartPole-v1 and Pendulum-v1 on one CPU core in minutes.
+NANO = DreamerV3Config(
+    size=Size(deter=128, units=64, classes=8, depth=4, latents=8),
+    sequence=16,
+    envs=1,
+    train_ratio=64.0,
+    prefill=500,
+    capacity=100_000,
+    lr=1e-3,
+    warmup=100,
+    behaviour=BehaviourConfig(horizon=10),
+    train=TrainConfig(updates=6000, batch_size=16, clip=None, checkpoint_every=500),
+)
+
+PREPRINT = DreamerV3Config(
+    networks="preprint",
+    bins="symlog",
+    policy_unimix=0.01,
+    horizon=0,
+    dynamics=0.5,
+    optimizer="adam",
+    capacity=1_000_000,
+    online_queue=False,
+    stored_latents=False,
+    behaviour=BehaviourConfig(
+        discount=0.997,
+        start="recorded",
+        go_on="mode",
+        estimator="auto",
+        dynamics_of="advantage",
+        replay_value=0.0,
+    ),
+)
+
+PRESETS = {
+    "nano": NANO,
+    **{f"size{name}": DreamerV3Config(size=widths) for name, widths in SIZES.items()},
+    "atari": _domain(50_000_000, 32),
+    "atari100k": _domain(100_000, 256, envs=1),
+    "crafter": _domain(1_000_000, 512, envs=1),
+    "dmc_proprio": _domain(500_000, 1024, size=SIZES["1m"], env_options={"obs_mode": "state"}),
+    "dmc_vision": _domain(1_000_000, 256, env_options={"obs_mode": "image"}),
+    "procgen": _domain(50_000_000, 64),
+    "bsuite": _domain(500_000, 1024, envs=1),
+    "arxiv_v1": dataclasses.replace(PREPRINT, size=PREPRINT_SIZES["xl"]),
+    **{
+        f"arxiv_v1_{name}": dataclasses.replace(PREPRINT, size=widths)
+        for name, widths in PREPRINT_SIZES.items()
+    },
+}
+
+
+@recipe("dreamer_v3", DreamerV3Config, presets=PRESETS)
+def dreamer_v3(spaces: Spaces, config: DreamerV3Config) -> Agent:
+    """Dreamer V3: a world model with categorical latents, actor and critic learnt in its dreams."""
+    kl = KL("two", config.free_nats, "each")
+    model = world_model(
+        spaces,
+        config.size,
+        networks=config.networks,
+        horizon=config.horizon,
+        bins=config.bins,
+        unimix=config.unimix,
+        kl=kl,
+    )
+    add_behaviour(model, config)
+    if config.compile:
+        model.rssm.core.recurrent.compile()
+    if config.optimizer == "laprop":
+        optimizer, schedule = laprop(config.lr), constant(config.warmup)
+    else:
+        adams = config.model_adam, config.actor_adam, config.critic_adam
+        optimizer, schedule = three_adams(model, *adams), None
+    trained = learner(
+        model,
+        config,
+        optimizer,
+        scales=_scales(config),
+        program=ActorCritic(model, config.behaviour, stored_latents=config.stored_latents),
+        schedule=schedule,
+    )
+    return Agent(model, PolicyActor(model, settled=config.settled), trained)
+
+
+def _scales(config: DreamerV3Config) -> dict[str, float]:
+    scales = {"dynamics": config.dynamics, "representation": config.representation}
+    weight = config.behaviour.replay_value
+    return scales | ({"replay_value": weight} if weight else {})
+
+
+# -- networks --------------------------------------------------------------------------------------
+def world_model(
+    spaces: Spaces,
+    size: Size,
+    *,
+    networks: Literal["blocks", "preprint"] = "blocks",
+    horizon: int = 333,
+    bins: Scale = "symexp",
+    unimix: float = 0.01,
+    kl: KL | None = None,
+) -> Dreamer:
+    """The world model; its "continue" head learns the discounted chance of going on (horizon 0: all)."""
+    belief = CategoricalBelief(size.latents, size.classes, unimix)
+    build = _blocks if networks == "blocks" else _preprint
+    rssm, encoder, decoder = build(spaces, size, belief)
+    layers, style = _heads(size, networks, newest=1)
     return Dreamer(
         spaces,
         rssm,
         encoder,
-        decoder=_decoder(spaces, size, belief.width),
-        reward=nn.Sequential(dense(width, size.units), TwoHotHead(size.units)),
-        ending=_ending(width, size.units),
-        discount=1 - 1 / horizon,
+        decoder=decoder,
+        reward=two_hot(rssm.width, size.units, layers=layers, style=style, bins=bins),
+        ending=Networks(spaces, style, size.units).ending(rssm.width, layers),
+        kl=kl,
+        discount=1 - 1 / horizon if horizon else 1.0,
     )
 
 
-def actor(spaces: Spaces, features: int, units: int) -> nn.Module:
-    """Three layers to a policy over encoded actions; its first actions are nearly unguided."""
-    width = spaces.action_width
-    if spaces.discrete:
-        net = _read(features, units, 3, width, scale=0.01)
-        return ChoicePolicy(net, spaces.action_groups)
-    return BoxPolicy(_read(features, units, 3, 2 * width, scale=0.01))
+def _heads(size: Size, networks: str, *, newest: int) -> tuple[int, Style]:
+    """Layers and style of a head that has `newest` layers in the newest recipe."""
+    return (newest, V3) if networks == "blocks" else (size.layers, V3_PREPRINT)
 
 
-def critic(features: int, units: int) -> nn.Module:
-    """Three layers to a two-hot distribution over returns, 0 at first."""
-    return nn.Sequential(dense(features, units, 3), TwoHotHead(units))
-
-
-def _encoder(spaces: Spaces, size: Size) -> ObservationEncoder:
-    widths = vector_widths(spaces)
-    return ObservationEncoder(
-        spaces,
-        image=PoolEncoder(channels(spaces), size.depth) if image_keys(spaces) else None,
-        vector=dense(sum(widths.values()), size.units, 3) if widths else None,
-        vector_width=size.units if widths else 0,
+def _blocks(
+    spaces: Spaces, size: Size, belief: CategoricalBelief
+) -> tuple[RSSM, ObservationEncoder, ObservationHead]:
+    """RSSM, encoder and decoder of the newest recipe."""
+    nets, deter, units = Networks(spaces, V3, size.units), size.deter, size.units
+    encoder = nets.encoder(lambda count: PoolEncoder(count, size.depth), 3)
+    decoder = nets.decoder(
+        lambda count: UpsampleDecoder(
+            deter, belief.width, count, depth=size.depth, units=units, groups=size.groups
+        ),
+        deter + belief.width,
+        3,
     )
-
-
-def _decoder(spaces: Spaces, size: Size, stoch: int) -> ObservationHead:
-    widths = vector_widths(spaces)
-    shapes = {key: tuple(spaces.observation[key].shape or ()) for key in image_keys(spaces)}
-    image = None
-    if shapes:
-        total, units = channels(spaces), size.units
-        image = UpsampleDecoder(size.deter, stoch, total, depth=size.depth, units=units)
-    return ObservationHead(
-        images={key: shape[-1] for key, shape in shapes.items()},
-        image=image,
-        choices=frozenset(k for k in widths if not spaces.observation[k].shape),
-        trunk=dense(size.deter + stoch, size.units, 3) if widths else None,
-        reads={key: linear(size.units, width) for key, width in widths.items()},
+    core = BlockCore(
+        belief.width, spaces.action_width, width=deter, hidden=units, groups=size.groups
     )
+    prior = read(deter, units, 2, belief.inputs)
+    posterior = read(deter + encoder.width, units, 1, belief.inputs)
+    return RSSM(core, prior, posterior, belief), encoder, decoder
 
 
-def _ending(features: int, units: int) -> nn.Module:
-    head = BernoulliHead(units)
-    last = head.net[-1]
-    assert isinstance(last, nn.Linear)
-    init_scaled(last.weight, units)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(dense(features, units), head)
+def _preprint(
+    spaces: Spaces, size: Size, belief: CategoricalBelief
+) -> tuple[RSSM, ObservationEncoder, ObservationHead]:
+    """RSSM, encoder and decoder of the preprint."""
+    nets, width = Networks(spaces, V3_PREPRINT, size.units), size.deter + belief.width
+    encoder = nets.encoder(lambda count: HalvingEncoder(count, size.depth), size.layers)
+    decoder = nets.decoder(
+        lambda count: DoublingDecoder(width, count, size.depth), width, size.layers, offset=0.5
+    )
+    rssm = nets.dense_rssm(_cell, belief, size.deter, encoder.width, learned_initial=True)
+    return rssm, encoder, decoder
 
 
-def _read(width_in: int, units: int, layers: int, width_out: int, scale: float = 1.0) -> nn.Module:
-    return nn.Sequential(dense(width_in, units, layers), linear(units, width_out, scale=scale))
+def _cell(inputs: int, width: int) -> NormGRU:
+    cell = NormGRU(inputs, width, bias=False)
+    init_scaled(cell.project.weight, V3_PREPRINT.scale(inputs + width, 3 * width))
+    return cell
+
+
+def add_behaviour(model: Dreamer, config: DreamerV3Config) -> None:
+    """Attach actor and critic."""
+    layers, style = _heads(config.size, config.networks, newest=3)
+    width, units = model.rssm.width, config.size.units
+    model.heads["policy"] = actor(
+        model.spaces,
+        width,
+        units,
+        layers=layers,
+        style=style,
+        scale=0.01 if config.networks == "blocks" else 1.0,
+        unimix=config.policy_unimix,
+    )
+    model.heads["value"] = two_hot(width, units, layers=layers, style=style, bins=config.bins)
+
+
+def actor(
+    spaces: Spaces,
+    features: int,
+    units: int,
+    *,
+    layers: int = 3,
+    style: Style = V3,
+    scale: float = 0.01,
+    unimix: float = 0.0,
+) -> nn.Module:
+    """Hidden layers to a policy over encoded actions; a small scale leaves the first ones unguided."""
+    nets = Networks(spaces, style, units)
+    return nets.policy(features, layers, BoxPolicy, scale=scale, unimix=unimix)
+
+
+def two_hot(
+    features: int, units: int, *, layers: int = 3, style: Style = V3, bins: Scale = "symexp"
+) -> nn.Module:
+    """Hidden layers to a two-hot distribution over numbers, 0 at first."""
+    return nn.Sequential(dense(features, units, layers, style=style), TwoHotHead(units, scale=bins))

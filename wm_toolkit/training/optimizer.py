@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -81,5 +82,51 @@ def adamw(
         ]
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+    return build
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamPart:
+    """Adam's settings for one part of an agent.
+
+    Attributes:
+        lr: learning rate.
+        eps: added to the root of the second moment.
+        clip: largest norm of the part's gradient; None leaves it as it is.
+        decay: share by which every weight shrinks at every update, whatever the learning rate (Dreamer
+            V2's code).
+    """
+
+    lr: float
+    eps: float = 1e-8
+    clip: float | None = 100.0
+    decay: float = 0.0
+
+
+def adam_parts(
+    parts: Sequence[tuple[nn.Module, AdamPart]],
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.AdamW]:
+    """A builder of one Adam whose parts learn at rates, and are clipped at norms, of their own.
+
+    Args:
+        parts: modules and their settings; a parameter belongs to the first module that holds it.
+
+    Raises:
+        ConfigError: when called with a parameter that belongs to none of them.
+    """
+
+    def build(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        left = {id(p): p for p in parameters}
+        groups = []
+        for module, part in parts:
+            own = [left.pop(id(p)) for p in module.parameters() if id(p) in left]
+            shrink = part.decay / part.lr  # AdamW multiplies it by the learning rate
+            settings = {"lr": part.lr, "eps": part.eps, "weight_decay": shrink}
+            groups.append({"params": own, "max_norm": part.clip, **settings})
+        if left:
+            shapes = [tuple(p.shape) for p in left.values()]
+            raise ConfigError(f"parameters of shapes {shapes} belong to no part of the optimiser")
+        return torch.optim.AdamW([group for group in groups if group["params"]])
 
     return build

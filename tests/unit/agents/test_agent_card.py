@@ -6,14 +6,16 @@ from pathlib import Path
 
 from wm_toolkit.agents.card import (
     HEAD,
+    RETURN_HEAD,
     evaluation_text,
     markdown_table,
     protocol_text,
     result_cells,
+    result_head,
     training_text,
     with_evaluation,
 )
-from wm_toolkit.training.config import EvaluationConfig
+from wm_toolkit.training.config import EvaluationConfig, ReturnConfig
 
 PROTOCOL = {
     "episodes": 50,
@@ -165,3 +167,48 @@ def test_the_shipped_card_says_all_that_its_artefact_knows_and_nothing_older():
         "ms / decision",
     ):
         assert words in rest
+
+
+RETURNS = dataclasses.asdict(ReturnConfig(episodes=20, env="CartPole-v1", group=5))
+RETURN_ROW = {
+    "return_mean": 412.25,
+    "interval": [390.5, 434.0],
+    "return_std": 46.5,
+    "length_mean": 412.25,
+    "decision_ms": 1.234,
+    "decision_cpu_ms": 1.2,
+    "episodes": 20,
+    "seed": 42,
+}
+
+
+def test_returns_have_columns_of_their_own():
+    assert result_head(RETURNS) == RETURN_HEAD
+    assert result_head(PROTOCOL) == HEAD
+    cells = dict(zip(RETURN_HEAD, result_cells("mine", RETURN_ROW), strict=True))
+    assert (cells["return"], cells["95 % interval"]) == ("412.2", "390.5 to 434.0")
+    assert (cells["length"], cells["ms / decision"]) == ("412.2", "1.23")
+    assert result_cells("once", {**RETURN_ROW, "interval": None})[2] == "-"
+
+
+def test_the_card_of_returns_states_protocol_and_random_row_and_misses_no_oracle():
+    info = {"evaluation": RETURNS, "results": RETURN_ROW, "baselines": {"random": RETURN_ROW}}
+    text = evaluation_text(info, "dreamer")
+    assert "CartPole-v1, 20 whole episodes in groups of 5, seed 42" in text
+    assert "cut after 100,000 steps" in text
+    assert "The random row is a uniformly random policy." in text
+    assert "oracle" not in text
+    assert "decides every 2 steps" in protocol_text({**RETURNS, "frame_skip": 2})
+    repeated = protocol_text({**RETURNS, "env_options": {"action_repeat": 2}})
+    assert "with {'action_repeat': 2}" in repeated
+
+
+def test_the_card_says_what_was_recorded_and_what_was_experienced():
+    training = {"updates": 1500, "seed": 3}
+    seen = {"env": "CartPole-v1", "env_options": {"action_repeat": 2}, "steps": 20_000}
+    data = {"name": "recorded", "episodes": 7, "checksum": "0123456789abcdef"}
+    text = training_text({"training": training, "experience": seen, "data": data})
+    assert text == (
+        "Trained for 1,500 updates on recorded (7 episodes, checksum 0123456789ab) and 20,000 "
+        "environment steps in CartPole-v1 with {'action_repeat': 2}, seed 3.\n"
+    )

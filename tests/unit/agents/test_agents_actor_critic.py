@@ -10,10 +10,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from wm_toolkit.agents.actor_critic import ActorCritic, BehaviourConfig
+from wm_toolkit.agents.behaviour import score
 from wm_toolkit.batch import Batch
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.losses.returns import lambda_return
-from wm_toolkit.recipes.dreamer_v3 import Size, actor, critic, world_model
+from wm_toolkit.recipes.dreamer_v3 import Size, actor, two_hot, world_model
+from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import flatten
 
@@ -27,11 +29,23 @@ def behaviour(spaces: Spaces = BOX, **options) -> ActorCritic:
     torch.manual_seed(0)
     model = world_model(spaces, SMALL)
     model.heads["policy"] = actor(spaces, model.rssm.width, SMALL.units)
-    model.heads["value"] = critic(model.rssm.width, SMALL.units)
+    model.heads["value"] = two_hot(model.rssm.width, SMALL.units)
     for part in model.heads.modules():  # what starts at zero hides what flows through it
         if isinstance(part, nn.Linear) and not part.weight.any():
             nn.init.normal_(part.weight, std=0.3)
     return ActorCritic(model, BehaviourConfig(horizon=4, **options))
+
+
+V1 = {"deter": 8, "hidden": 8, "stoch": 4, "units": 8, "behaviour__horizon": 4}
+V2 = {"deter": 8, "latents": 3, "classes": 3, "units": 8, "layers": 1, "behaviour__horizon": 4}
+
+
+def program(name: str, spaces: Spaces = BOX, **overrides) -> ActorCritic:
+    """The losses of a small recipe."""
+    torch.manual_seed(0)
+    learner = build(name, spaces, **overrides).learner
+    assert isinstance(learner.program, ActorCritic)
+    return learner.program
 
 
 def batch_of(spaces: Spaces = BOX, *, last: bool = False) -> Batch:
@@ -101,7 +115,9 @@ def test_reinforce_is_the_weighted_score_times_the_scaled_advantage():
     torch.manual_seed(1)
     dream = ac.dream(start)
     values = ac.model.heads["value"](dream.features).mean
-    assert_close(returns, lambda_return(dream.reward, dream.go_on[:, 1:], values[:, 1:], 0.95))
+    assert_close(
+        returns, lambda_return(dream.reward[:, 1:], dream.go_on[:, 1:], values[:, 1:], 0.95)
+    )
     weight = torch.stack([dream.go_on[:, : t + 1].prod(1) for t in range(4)], 1)
     score = ac.model.heads["policy"](dream.features[:, :-1]).log_prob(dream.actions)
     advantage = (returns - values[:, :-1]) / ac.scale.scale
@@ -116,7 +132,7 @@ def test_the_gradient_through_the_dynamics_raises_the_dreamt_return():
         torch.manual_seed(3)
         dream = ac.dream(start)
         values = ac.model.heads["value"](dream.features).mean
-        return lambda_return(dream.reward, dream.go_on[:, 1:], values[:, 1:]).mean().detach()
+        return lambda_return(dream.reward[:, 1:], dream.go_on[:, 1:], values[:, 1:]).mean().detach()
 
     before, policy = mean_return(), ac.model.heads["policy"]
     optimizer = torch.optim.SGD(policy.parameters(), 0.02)
@@ -163,3 +179,165 @@ def test_the_slow_critic_follows_by_its_rate():
 def test_a_model_without_a_policy_is_refused():
     with pytest.raises(ConfigError, match=r"'policy', 'value'"):
         ActorCritic(world_model(BOX, SMALL))
+
+
+# -- the older generations ---------------------------------------------------------------------------
+def test_v1s_actor_term_teaches_the_actor_alone_through_the_dynamics():
+    ac = program("dreamer_v1", **V1)
+    losses, _ = ac.behaviour(start_of(ac, batch_of()))
+    assert parts_with_gradient(ac, losses["policy"]) == {"policy"}
+    assert parts_with_gradient(ac, losses["value"]) == {"value"}
+    assert ac.slow is None
+
+
+def test_v1s_actor_loss_is_minus_the_weighted_return_and_its_critics_half_the_squared_error():
+    ac = program("dreamer_v1", **V1)
+    start = start_of(ac, batch_of())
+    torch.manual_seed(1)
+    losses, returns = ac.behaviour(start)
+    torch.manual_seed(1)
+    dream = ac.dream(start)
+    values = ac.model.heads["value"](dream.features).mean
+    assert_close(dream.go_on, torch.full_like(dream.go_on, 0.99))
+    weight = 0.99 ** torch.arange(3.0)
+    expected = lambda_return(dream.reward[:, 1:-1], dream.go_on[:, 1:-1], values[:, 2:], 0.95)
+    assert_close(returns, expected)
+    assert_close(losses["policy"], -weight * expected)
+    assert_close(losses["value"], weight * 0.5 * (values[:, 1:-1] - expected).square())
+
+
+def test_v1_begins_no_dream_in_a_sequences_last_state_where_it_predicts_endings():
+    ac = program("dreamer_v1", predict_ending=True, **V1)
+    losses = ac(batch_of())
+    assert losses["policy"].shape == losses["value"].shape == (3, 4)
+    assert losses["continue"].shape == (3, 5)
+
+
+def test_v2_judges_an_action_by_the_slow_value_of_where_it_led():
+    ac = program("dreamer_v2", CHOICE, **V2)
+    assert ac.slow is not None
+    for p in ac.slow.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    start, live = start_of(ac, batch_of(CHOICE)), torch.ones(15)
+    live[2] = 0.0
+    torch.manual_seed(1)
+    losses, _ = ac.behaviour(start, live)
+    torch.manual_seed(1)
+    dream = ac.dream(start, live)
+    slow = ac.slow(dream.features).mean
+    assert_close(dream.go_on[:, 0], 0.999 * live)
+    returns = lambda_return(dream.reward[:, :-1], dream.go_on[:, :-1], slow[:, 1:], 0.95)
+    weight = torch.cat([torch.ones(15, 1), dream.go_on[:, :-2].cumprod(1)], 1)
+    policy = ac.model.heads["policy"](dream.features[:, :3])
+    gain = policy.log_prob(dream.actions[:, :3]) * (returns[:, 1:] - slow[:, :3])
+    assert_close(losses["policy"], -weight[:, :3] * (gain + 1e-3 * policy.entropy()))
+    assert not losses["policy"][2, 1:].any()
+    value = ac.model.heads["value"](dream.features[:, :4]).mean
+    assert_close(losses["value"], weight * 0.5 * (value - returns).square())
+
+
+def test_v2_takes_gradients_through_the_dynamics_for_numbers_and_mixes_on_demand():
+    assert program("dreamer_v2", BOX, **V2).share == 0.0
+    assert program("dreamer_v2", CHOICE, **V2).share == 1.0
+    ac = program("dreamer_v2", BOX, behaviour__estimator="both", behaviour__mix=0.25, **V2)
+    start = start_of(ac, batch_of())
+    torch.manual_seed(1)
+    losses, _ = ac.behaviour(start)
+    torch.manual_seed(1)
+    dream = ac.dream(start)
+    assert ac.slow is not None
+    slow = ac.slow(dream.features).mean
+    found = score(dream, slow, ac.config)
+    policy = ac.model.heads["policy"](dream.features[:, :3].detach())
+    reinforced = policy.log_prob(dream.actions[:, :3]) * (found.aims - slow[:, :3])
+    gain = 0.25 * reinforced + 0.75 * found.aims + 1e-3 * policy.entropy()
+    assert_close(losses["policy"], -found.aim_weight * gain)
+
+
+def test_v2s_slow_critic_is_a_copy_made_every_hundred_updates():
+    ac = program("dreamer_v2", **V2)
+    assert ac.slow is not None
+    with torch.no_grad():
+        for p in ac.model.heads["value"].parameters():
+            p.add_(1.0)
+    ac.after_update(99)
+    fast = list(ac.model.heads["value"].parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(ac.slow.parameters(), fast, strict=True))
+    ac.after_update(100)
+    assert all(torch.equal(a, b) for a, b in zip(ac.slow.parameters(), fast, strict=True))
+
+
+def test_the_preprint_dreams_on_where_ending_is_unlikely_and_raises_the_advantage():
+    tiny = {"size": SMALL, "behaviour__horizon": 4}
+    ac = program("dreamer_v3.arxiv_v1", **tiny)
+    start, live = start_of(ac, batch_of()), torch.ones(15)
+    live[0] = 0.0
+    torch.manual_seed(1)
+    losses, _ = ac.behaviour(start, live)
+    torch.manual_seed(1)
+    dream = ac.dream(start, live)
+    assert set((dream.go_on[:, 1:] / 0.997).unique().tolist()) <= {0.0, 1.0}
+    assert_close(dream.go_on[:, 0], 0.997 * live)
+    values = ac.model.heads["value"](dream.features).mean
+    found = score(dream, values, ac.config)
+    assert_close(found.weight[:, 0], live)
+    gain = (found.aims - values[:, :-1]) / ac.scale.scale
+    entropy = ac.model.heads["policy"](dream.features[:, :-1]).entropy()
+    assert_close(losses["policy"], -found.weight * (gain + 3e-4 * entropy))
+    assert parts_with_gradient(ac, losses["policy"]) == {"policy"}
+
+
+# -- stored states -----------------------------------------------------------------------------------
+def stored_batch(ac: ActorCritic) -> Batch:
+    """[3, 5] rows, each with a state of its own."""
+    batch = batch_of()
+    states = ac.model.observe_sequence(batch)
+    return batch.replace(extras=ac.latents_of(states), index=torch.arange(3))
+
+
+def test_a_sequence_begins_with_the_state_stored_at_its_first_row():
+    ac = behaviour()
+    ac.stored_latents = True
+    batch = stored_batch(ac)
+    torch.manual_seed(2)
+    losses = ac(batch)
+    assert losses["vector"].shape == losses["policy"].shape == (3, 4)
+    assert losses["replay_value"].shape == (3, 3)
+    torch.manual_seed(2)
+    known = ac.model.rssm.decode({name: value[:, 0] for name, value in batch.extras.items()})
+    posterior = ac.model.observe_after(batch, known)
+    ac.after_update(1)
+    assert ac.latents is not None
+    assert_close(ac.latents["deter"], posterior.deter.half())
+    classes = posterior.stoch.unflatten(-1, (32, 3)).argmax(-1)
+    assert torch.equal(ac.latents["stoch"].long(), classes)
+    assert {name: spec.shape for name, spec in ac.latent_columns().items()} == {
+        "deter": (16,),
+        "stoch": (32,),
+    }
+
+
+def test_states_of_all_pieces_of_a_batch_are_offered_together_and_replaced_by_the_next():
+    ac = behaviour()
+    ac.stored_latents = True
+    batch = stored_batch(ac)
+    for piece in (batch[:2], batch[2:]):
+        ac(piece)
+    ac.after_update(1)
+    assert ac.latents is not None
+    assert ac.latents["deter"].shape == (3, 4, 16)
+    ac(batch[:1])
+    ac.after_update(2)
+    assert ac.latents["deter"].shape == (1, 4, 16)
+    ac(batch_of())
+    ac.after_update(3)
+    assert ac.latents is None
+
+
+def test_without_stored_states_nothing_is_kept():
+    ac = behaviour()
+    assert ac.latent_columns() == {}
+    assert ac.latents_of(start_of(ac, batch_of())) == {}
+    ac(stored_batch(behaviour()))
+    ac.after_update(1)
+    assert ac.latents is None

@@ -52,3 +52,19 @@ def test_a_pixel_changes_only_the_cells_near_it(rng):
     assert change[0, 0] > 0
     assert not change[4:].any()
     assert not change[:, 4:].any()
+
+
+def test_each_group_of_the_state_draws_its_share_of_the_channels_everywhere(rng):
+    deter, stoch = 32, 6
+    decoder = UpsampleDecoder(deter, stoch, 3, depth=4, units=8)
+    starts = []
+    decoder.norm.register_forward_pre_hook(lambda _, args: starts.append(args[0]))
+    features = torch.randn(1, deter + stoch, generator=rng)
+    other = features.clone()
+    other[:, 4:8] += 1  # the second of eight groups
+    decoder(features)
+    decoder(other)
+    change = (starts[1] - starts[0]).abs()[0]  # [16 channels, 4, 4]
+    assert bool((change[2:4] > 1e-6).all())
+    assert not change[:2].any()
+    assert not change[4:].any()

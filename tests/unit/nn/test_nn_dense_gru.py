@@ -48,7 +48,7 @@ def test_a_block_gru_step_follows_its_formula_group_by_group(rng):
     x, h = torch.randn(3, 6, generator=rng), torch.randn(3, 16, generator=rng)
     # W1 acts on [h_g, x] of every group.
     groups = [torch.cat([h[:, 4 * g : 4 * g + 4], x], -1) @ gru.mix.weight[g] for g in range(4)]
-    y = nn.functional.silu(gru.norm(torch.cat(groups, -1) + gru.mix.bias))
+    y = gru.norm(torch.cat(groups, -1) + gru.mix.bias)
     expected = []
     for g in range(4):
         bias = gru.gates.bias[12 * g : 12 * g + 12]
@@ -75,3 +75,16 @@ def test_a_fresh_norm_gru_keeps_most_of_its_state(rng):
     h = torch.randn(2, 8, generator=rng)
     kept = 1 - torch.sigmoid(torch.tensor(-1.0))
     assert_close(gru(torch.randn(2, 4, generator=rng), h), kept * h)
+
+
+def test_a_norm_gru_keeps_quiet_inputs_quiet_as_keras_does(rng):
+    # The published layer norm adds 1e-3 to the variance, which weighs where inputs are small.
+    gru = NormGRU(4, 8)
+    x, h = 0.01 * torch.randn(2, 4, generator=rng), 0.01 * torch.randn(2, 8, generator=rng)
+    parts = gru.project(torch.cat([x, h], -1))
+    parts = parts - parts.mean(-1, keepdim=True)
+    parts = parts / (parts.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    reset, cand, update = parts.chunk(3, -1)
+    u = (update - 1).sigmoid()
+    expected = u * (reset.sigmoid() * cand).tanh() + (1 - u) * h
+    torch.testing.assert_close(gru(x, h), expected)
