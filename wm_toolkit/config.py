@@ -74,8 +74,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if hint is Any:
         return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else from_dict(hint, value, where + ".")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return from_dict(hint, value, where + ".")
     if origin in (typing.Union, types.UnionType):
         errors = []
         for option in typing.get_args(hint):

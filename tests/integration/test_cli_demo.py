@@ -54,7 +54,7 @@ import os, signal, sys
 from wm_toolkit.cli.main import main
 from wm_toolkit.training import measure
 
-real, calls = measure.evaluate, []
+real, calls = measure.evaluate_agent, []
 
 def die(*args, **options):
     calls.append(1)
@@ -62,7 +62,7 @@ def die(*args, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args, **options)
 
-measure.evaluate = die
+measure.evaluate_agent = die
 main(["demo", "--smoke", "--run", sys.argv[1]])
 """
 

@@ -1,4 +1,4 @@
-"""`wm eval`: measure a saved agent by the protocol it carries, or by a published one."""
+"""`wm eval`: measure a saved agent by the protocol it carries, goals or returns, or by a published one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from wm_toolkit.cli.train import pairs
 if TYPE_CHECKING:
     from wm_toolkit.agents.agent import Agent
     from wm_toolkit.data.dataset import TrajectoryDataset
-    from wm_toolkit.training.config import EvaluationConfig
+    from wm_toolkit.training.evaluate import AnyProtocol
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
     """Measure a saved agent; without options it repeats the number in the agent's card.
 
-    Beside it stand the random policy and, where the environment knows its own dynamics, the same search
-    in those (oracle). For example: `wm eval runs/demo`, `wm eval runs/demo --episodes 200 --set
+    An agent that learnt to reach goals is measured by how many it reaches, one that learnt from rewards by
+    what its episodes return. Beside it stand the random policy and, for goals, where the environment knows
+    its own dynamics, the same search in those (oracle). For example: `wm eval runs/demo`, `wm eval runs/demo --episodes 200 --set
     goals=env goal_options='{"goal_room": "opposite"}'`, or `wm eval lewm-tworooms --protocol
     lewm.tworoom`.
 
@@ -32,8 +33,8 @@ class Args:
         protocol: a published protocol (`wm list protocols`) instead of the agent's own; it also sets
             the planner.
         data: a data set for the goals, instead of the agent's own held-out episodes.
-        episodes: goals to reach, instead of the protocol's.
-        budget: environment steps for each, instead of the protocol's.
+        episodes: goals to reach, or whole episodes, instead of the protocol's.
+        budget: most environment steps of each, instead of the protocol's.
         seed: instead of the protocol's.
         set: other fields of the protocol to replace, as name=value.
         device: where the model runs.
@@ -71,9 +72,9 @@ def _measure(args: Args) -> None:
     from wm_toolkit.agents.agent import Agent
     from wm_toolkit.config import to_dict
     from wm_toolkit.training.baselines import contenders
-    from wm_toolkit.training.evaluate import evaluate
     from wm_toolkit.training.launch import world
     from wm_toolkit.training.measure import save_results
+    from wm_toolkit.training.returns import evaluate_agent
 
     first = world()[0] == 0
     folder = _own_folder(args.agent) if args.card else None
@@ -84,7 +85,7 @@ def _measure(args: Args) -> None:
     rows = {}
     for name, other in contenders(agent, with_oracle=not args.no_oracle).items():
         with output.progress(f"evaluating {name}", shown=first) as advance:
-            found = evaluate(other, held_out, processes=args.processes, progress=advance)
+            found = evaluate_agent(other, held_out, processes=args.processes, progress=advance)
         rows[name] = found.to_json()
     if not first:
         return
@@ -94,7 +95,7 @@ def _measure(args: Args) -> None:
     tell(rows, protocol, agent.recipe, as_json=args.json)
 
 
-def _protocol(args: Args, agent: Agent) -> EvaluationConfig:
+def _protocol(args: Args, agent: Agent) -> AnyProtocol:
     """The protocol that the options mean; a published one sets the agent's planner too."""
     short = {"episodes": args.episodes, "budget": args.budget, "seed": args.seed}
     changes = {name: value for name, value in short.items() if value is not None}
@@ -120,26 +121,31 @@ def _own_folder(name: str) -> Path:
     return find_artefact(name)
 
 
-def protocol_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> EvaluationConfig:
+def protocol_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> AnyProtocol:
     """The protocol the agent carries, with some fields replaced.
 
     Raises:
         ConfigError: if it carries none, or for an unknown field.
     """
-    from wm_toolkit.config import from_dict, override
+    from wm_toolkit.config import override
     from wm_toolkit.errors import ConfigError
-    from wm_toolkit.training.config import EvaluationConfig
+    from wm_toolkit.training.config import EvaluationConfig, saved_protocol
 
     if "evaluation" not in agent.info:
         raise ConfigError("this agent carries no evaluation protocol; train it with `wm train`")
-    own = from_dict(EvaluationConfig, agent.info["evaluation"])
+    own = saved_protocol(agent.info["evaluation"])
+    if not changes:
+        return own
     # A protocol with other numbers is no longer the published one.
-    return override(own, {"published": "", **changes} if changes else {})
+    renamed = {"published": ""} if isinstance(own, EvaluationConfig) else {}
+    return override(own, {**renamed, **changes})
 
 
-def goals_from(agent: Agent, protocol: EvaluationConfig, name: str) -> TrajectoryDataset | None:
-    """The episodes that goals are taken from; None if the environment draws them."""
-    if protocol.goals == "env":
+def goals_from(agent: Agent, protocol: AnyProtocol, name: str) -> TrajectoryDataset | None:
+    """The episodes that goals are taken from; None if the environment draws them, or there are none."""
+    from wm_toolkit.training.config import ReturnConfig
+
+    if isinstance(protocol, ReturnConfig) or protocol.goals == "env":
         return None
     from wm_toolkit.training.jobs import agent_data, offline_data, open_data
 
@@ -152,10 +158,10 @@ def goals_from(agent: Agent, protocol: EvaluationConfig, name: str) -> Trajector
 
 
 def tell(
-    rows: dict[str, Any], protocol: EvaluationConfig, recipe: str, *, as_json: bool = False
+    rows: dict[str, Any], protocol: AnyProtocol, recipe: str, *, as_json: bool = False
 ) -> None:
     """The rows "model" and those beside it, as one JSON object or as a table under the protocol."""
-    from wm_toolkit.agents.card import HEAD, protocol_text, result_cells
+    from wm_toolkit.agents.card import protocol_text, result_cells, result_head
     from wm_toolkit.config import to_dict
 
     others = {name: row for name, row in rows.items() if name != "model"}
@@ -164,4 +170,5 @@ def tell(
         return
     named = {recipe or "agent": rows["model"], **others}
     cells = [result_cells(name, row) for name, row in named.items()]
-    output.show_table(HEAD, cells, title=protocol_text(to_dict(protocol)), numbers=True)
+    known = to_dict(protocol)
+    output.show_table(result_head(known), cells, title=protocol_text(known), numbers=True)

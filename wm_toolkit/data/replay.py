@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from wm_toolkit.batch import Batch
-from wm_toolkit.data.rings import DEFAULT_MEMORY, ColumnSpec, Rings
+from wm_toolkit.data.rings import DEFAULT_MEMORY, ColumnSpec, Rings, load_array
 from wm_toolkit.data.samplers import Mix, SumTree, recent
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError
 from wm_toolkit.spaces import Spaces
 
 FLAGS = ("is_first", "terminated", "truncated")
+PRIORITIES = "priorities"
 
 
 class ReplayBuffer:
@@ -33,6 +34,8 @@ class ReplayBuffer:
         streams: N.
         batch_size: B.
         length: T.
+        context: rows that come with a sequence and lie before it, so that it can begin with a state that
+            was kept: batches then hold context + T rows.
         seed: of the draws.
         mix: how sequences are drawn.
         online: show fresh sequences first.
@@ -57,6 +60,7 @@ class ReplayBuffer:
         streams: int = 1,
         batch_size: int = 16,
         length: int = 64,
+        context: int = 0,
         seed: int = 0,
         mix: Mix | None = None,
         online: bool = False,
@@ -65,12 +69,17 @@ class ReplayBuffer:
         extras: Mapping[str, ColumnSpec] | None = None,
     ) -> None:
         size = capacity // streams
-        if size < length:
+        if size < length + context:
             raise DataError(
                 f"capacity {capacity} of {streams} streams keeps {size} rows of each, fewer than the "
-                f"{length} of a sequence"
+                f"{length + context} of a sequence"
             )
-        self.spaces, self.batch_size, self.length = spaces, batch_size, length
+        self.spaces, self.batch_size, self.length, self.context = (
+            spaces,
+            batch_size,
+            length,
+            context,
+        )
         self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
         specs = {**_specs(spaces), **self.extras}
         self.rings = Rings(specs, streams=streams, size=size, memory=memory, folder=folder)
@@ -117,7 +126,7 @@ class ReplayBuffer:
 
     def _admit(self, tree: SumTree) -> None:
         """Give the start that has just become possible the highest priority, and the lost one none."""
-        number, streams = self.rings.written - self.length, np.arange(self.rings.streams)
+        number, streams = self.rings.written - self.span, np.arange(self.rings.streams)
         lost = self.rings.written % self.rings.size  # its row is the next to be overwritten
         tree.set(streams * self.rings.size + lost, 0.0)
         if number >= self.rings.oldest:
@@ -125,22 +134,27 @@ class ReplayBuffer:
 
     # -- reading -----------------------------------------------------------------------------------
     @property
+    def span(self) -> int:
+        """Rows of one sequence with its context."""
+        return self.length + self.context
+
+    @property
     def starts(self) -> int:
         """Possible first rows of a sequence in each stream."""
-        return max(0, len(self.rings) - self.length + 1)
+        return max(0, len(self.rings) - self.span + 1)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        """[B, T]; `index` is what `write` and `prioritise` take.
+        """[B, context + T]; `index` is what `write` and `prioritise` take.
 
         Raises:
             DataError: while there are too few rows for one sequence.
         """
         if not self.starts:
             raise DataError(
-                f"{len(self.rings)} rows of each environment are fewer than the {self.length} of a "
+                f"{len(self.rings)} rows of each environment are fewer than the {self.span} of a "
                 "sequence; collect more before training"
             )
         stream, number = self._online() if self.online else (np.zeros(0, np.int64),) * 2
@@ -149,9 +163,9 @@ class ReplayBuffer:
         return self.gather(np.concatenate([stream, drawn[0]]), np.concatenate([number, drawn[1]]))
 
     def gather(self, stream: np.ndarray, start: np.ndarray) -> Batch:
-        """Sequences [B, T] of streams [B] that begin at rows [B]."""
-        number = start[:, None] + np.arange(self.length)
-        read = {n: self._tensor(self.rings.read(n, stream, number)) for n in self.rings.specs}
+        """Sequences [B, context + T] of streams [B] that begin at rows [B]."""
+        rows = self.rings.sequences(stream, start, self.span)
+        read = {name: torch.from_numpy(value) for name, value in rows.items()}
         obs = {n.removeprefix(OBS): value for n, value in read.items() if n.startswith(OBS)}
         return Batch(
             obs,
@@ -164,13 +178,11 @@ class ReplayBuffer:
             extras={name: read[name] for name in self.extras},
         )
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array)
-
     def _online(self) -> tuple[np.ndarray, np.ndarray]:
         """Streams and first rows of fresh sequences, at most a batch of them, oldest first."""
         self.fresh = np.maximum(self.fresh, self.rings.oldest)
-        waiting = np.maximum(0, self.rings.written - self.fresh) // self.length
+        ready = self.rings.written - self.context - self.fresh
+        waiting = np.maximum(0, ready) // self.length
         stream = np.repeat(np.arange(self.rings.streams), waiting)
         turn = np.arange(len(stream)) - np.repeat(np.cumsum(waiting) - waiting, waiting)
         start = self.fresh[stream] + turn * self.length
@@ -186,14 +198,21 @@ class ReplayBuffer:
         late = kind >= self.mix.uniform + self.mix.priority
         if late.any():
             age = recent(self.rng, int(late.sum()), self.starts, self.mix.decay)
-            start[late] = self.rings.written - self.length - age
+            start[late] = self.rings.written - self.span - age
         chosen = (kind >= self.mix.uniform) & ~late
         if self.tree is not None and chosen.any():
             leaf = self.tree.find(self.rng.random(int(chosen.sum())))
             stream[chosen], slot = np.divmod(leaf, self.rings.size)
             ahead = (slot - self.rings.oldest) % self.rings.size
             start[chosen] = self.rings.oldest + ahead
-        return stream, start
+        return stream, self._finished(stream, start) if self.mix.ends else start
+
+    def _finished(self, stream: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """First rows [B], moved back where an episode ends within the sequence, to end with it."""
+        number = start[:, None] + np.arange(self.context + 1, self.span)
+        begins = self.rings.read("is_first", stream, number)
+        behind = np.where(begins.any(1), self.length - 1 - begins.argmax(1), 0)
+        return np.maximum(start - behind, self.rings.oldest)
 
     # -- correcting --------------------------------------------------------------------------------
     def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
@@ -201,10 +220,10 @@ class ReplayBuffer:
 
         Args:
             index: [B] of the batch; rows that were overwritten since are left alone.
-            values: [B, T, ...] per column.
+            values: [B, T, ...] per column; rows of the context stay as they are.
         """
         start, stream = np.divmod(index.numpy(), self.rings.streams)
-        number = start[:, None] + np.arange(self.length)
+        number = start[:, None] + np.arange(self.context, self.span)
         for name, value in values.items():
             array = value.detach().cpu().numpy().astype(self.rings.specs[name].dtype)
             self.rings.write(name, stream, number, array)
@@ -226,16 +245,90 @@ class ReplayBuffer:
         self.tree.set(leaf[kept], weight[kept])
         self.highest = max(self.highest, float(weight.max()))
 
+    # -- from and to data sets ---------------------------------------------------------------------
+    def fill(self, episodes: Iterable[Mapping[str, np.ndarray]], rows: int) -> None:
+        """Write recorded episodes into an empty buffer, one behind the other, shared out over the streams.
+
+        Streams are of equal length, so some end in the middle of an episode: the row there counts as
+        truncated, the next stream's first as a beginning. What does not fit is left out, oldest first.
+
+        Args:
+            episodes: columns of every episode in the row convention, with environment actions, as
+                `TrajectoryDataset.rows` gives them.
+            rows: of all of them together.
+
+        Raises:
+            DataError: if the buffer is not empty, or the episodes lack a column.
+        """
+        if self.rings.written:
+            raise DataError(
+                f"only an empty buffer can be filled, this one holds {len(self):,} rows"
+            )
+        streams = self.rings.streams
+        share = min(self.rings.size, rows // streams)
+        self.rings.written = share
+        place = (
+            share * streams - rows
+        )  # of the next row in the line of all; before 0 it is left out
+        for episode in episodes:
+            columns = self._columns(episode)
+            stop = place + len(columns["is_first"])
+            for stream in range(max(0, place) // share, -(-max(0, stop) // share)):
+                low = max(place, stream * share)
+                part = slice(low - place, min(stop, (stream + 1) * share) - place)
+                self._put(
+                    stream, low - stream * share, {n: v[part] for n, v in columns.items()}, share
+                )
+            place = stop
+        self.fresh[:] = share
+        if self.tree is not None:
+            slots = np.arange(streams)[:, None] * self.rings.size + np.arange(self.starts)
+            self.tree.set(slots.ravel(), self.highest)
+
+    def _columns(self, episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All columns of one recorded episode; extra ones it lacks are 0."""
+        length = len(episode["action"])
+        # Copied, as what is mapped from a file cannot be written, of which torch warns.
+        action = self.spaces.encode_action(np.array(episode["action"])).numpy()
+        action[-1] = 0.0  # a filler stands there
+        first = np.arange(length) == 0
+        found = {**episode, "action": action, "is_first": first}
+        for name, spec in self.extras.items():
+            found.setdefault(name, np.zeros((length, *spec.shape), spec.dtype))
+        missing = sorted(self.rings.specs.keys() - found.keys())
+        if missing:
+            raise DataError(
+                f"recorded episodes have columns {sorted(episode)} and lack {', '.join(missing)}, which "
+                "this buffer keeps"
+            )
+        return {name: np.asarray(found[name]) for name in self.rings.specs}
+
+    def _put(self, stream: int, first: int, rows: Mapping[str, np.ndarray], share: int) -> None:
+        """Rows of one episode from row `first` of a stream of `share` rows on."""
+        flags = {name: rows[name].copy() for name in ("is_first", "truncated")}
+        flags["is_first"][0] |= first == 0
+        if first + len(flags["truncated"]) == share:
+            flags["truncated"][-1] |= not rows["terminated"][-1]
+        number = np.arange(first, first + len(flags["is_first"]))[None]
+        for name, value in {**rows, **flags}.items():
+            self.rings.write(name, np.array([stream]), number, value[None])
+
     # -- keeping -----------------------------------------------------------------------------------
-    def save(self, folder: str | Path) -> None:
-        """Write everything an exact resume needs into a folder."""
+    def save(self, folder: str | Path, previous: str | Path | None = None) -> None:
+        """Write everything an exact resume needs into a folder.
+
+        Args:
+            folder: where to.
+            previous: where it was saved to before, if it still lies there: what has not changed since is
+                linked, not written again.
+        """
         about = {
             "rng": self.rng.bit_generator.state,
             "fresh": self.fresh.tolist(),
             "highest": self.highest,
-            "priorities": None if self.tree is None else self._priorities().tolist(),
         }
-        self.rings.save(folder, about)
+        arrays = {} if self.tree is None else {PRIORITIES: self.tree.get(self._leaves())}
+        self.rings.save(folder, about, previous, arrays)
 
     def load(self, folder: str | Path) -> None:
         """Go on where `save` stopped.
@@ -247,13 +340,11 @@ class ReplayBuffer:
         self.rng.bit_generator.state = about["rng"]
         self.fresh = np.asarray(about["fresh"], np.int64)
         self.highest = float(about["highest"])
-        if self.tree is not None and about["priorities"] is not None:
-            leaves = np.arange(self.rings.streams * self.rings.size)
-            self.tree.set(leaves, np.asarray(about["priorities"]))
+        if self.tree is not None:
+            self.tree.set(self._leaves(), load_array(folder, PRIORITIES))
 
-    def _priorities(self) -> np.ndarray:
-        assert self.tree is not None
-        return self.tree.get(np.arange(self.rings.streams * self.rings.size))
+    def _leaves(self) -> np.ndarray:
+        return np.arange(self.rings.streams * self.rings.size)
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every whole or begun episode that is kept, with environment actions: a data set's content.

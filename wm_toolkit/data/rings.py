@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MEMORY = 4 * 2**30
 HEAD = "replay.json"
+PIECE = 16 * 2**20
+"""Bytes of a saved file; what has not changed since the last time is linked, not written again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,12 @@ class Rings:
                 self._own = tempfile.TemporaryDirectory(prefix="wm-replay-")
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
+            self._check_room(Path(folder))
         self.columns = {name: self._allocate(name, folder) for name in self.specs}
+        self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
+        self._views: dict[tuple[str, int], np.ndarray] = {}
+        self._saved = ""
+        self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
 
     @property
     def nbytes(self) -> int:
@@ -107,6 +117,7 @@ class Rings:
             if array.shape != expected:
                 raise DataError(f"{name} has shape {array.shape}, expected {expected}")
             self.columns[name][:, slot] = array
+            self._same.discard((name, slot // self._rows[name]))
         self.written += 1
 
     def read(self, name: str, stream: np.ndarray, number: np.ndarray) -> np.ndarray:
@@ -115,19 +126,98 @@ class Rings:
         column = self.columns[name]
         return column.reshape(-1, *column.shape[2:])[flat]
 
+    def sequences(
+        self, stream: np.ndarray, start: np.ndarray, length: int
+    ) -> dict[str, np.ndarray]:
+        """Rows [B, length, ...] of every column, from rows [B] of streams [B] on.
+
+        What `read` gives for their numbers, nearly as fast as memory can be copied.
+        """
+        slot = start % self.size
+        place = np.minimum(stream * self.size + slot, self.streams * self.size - length)
+        split = np.flatnonzero(slot > self.size - length)
+        return {
+            name: self._sequences(name, place, length, split, stream, slot) for name in self.specs
+        }
+
+    def _sequences(
+        self,
+        name: str,
+        place: np.ndarray,
+        length: int,
+        split: np.ndarray,
+        stream: np.ndarray,
+        slot: np.ndarray,
+    ) -> np.ndarray:
+        spec, column = self.specs[name], self.columns[name]
+        pieces = self._pieces_of(name, length)[place]
+        found = pieces.view(spec.dtype).reshape(len(place), length, *spec.shape)
+        for row in split:  # those that go on at the front of the ring
+            head = self.size - slot[row]
+            found[row, :head] = column[stream[row], slot[row] :]
+            found[row, head:] = column[stream[row], : length - head]
+        return found
+
+    def _pieces_of(self, name: str, length: int) -> np.ndarray:
+        """View [streams * size - length + 1] of a column whose items are `length` rows in one piece."""
+        if (name, length) not in self._views:
+            memory = np.asarray(self.columns[name]).reshape(-1).view(np.uint8)
+            step = self.specs[name].nbytes
+            count = self.streams * self.size - length + 1
+            view = np.ndarray((count,), f"V{step * length}", memory, strides=(step,))
+            self._views[name, length] = view
+        return self._views[name, length]
+
     def write(self, name: str, stream: np.ndarray, number: np.ndarray, values: np.ndarray) -> None:
         """Overwrite rows [B, T] that are still kept with [B, T, ...]; others are left alone."""
         kept = (number >= self.oldest) & (number < self.written)
         rows = np.broadcast_to(stream[:, None], number.shape)[kept]
-        self.columns[name][rows, number[kept] % self.size] = values[kept]
+        slots = number[kept] % self.size
+        self.columns[name][rows, slots] = values[kept]
+        self._same.difference_update((name, int(p)) for p in np.unique(slots // self._rows[name]))
 
     # -- on disk -----------------------------------------------------------------------------------
-    def save(self, folder: str | Path, about: Mapping[str, Any]) -> None:
-        """Write what is kept, with JSON-ready facts; the old folder stays whole until the new one is."""
+    def save(
+        self,
+        folder: str | Path,
+        about: Mapping[str, Any],
+        previous: str | Path | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write what is kept, with JSON-ready facts; the old folder stays whole until the new one is.
+
+        Args:
+            folder: where to.
+            about: the facts.
+            previous: where it was saved to before; what has not changed is linked from there.
+            arrays: what is no column, for `load_array`.
+        """
+        saved = uuid.uuid4().hex
+        old = None if previous is None or not self._lies_in(Path(previous)) else Path(previous)
         with replace_folder(Path(folder)) as target:
             for name, column in self.columns.items():
-                np.save(target / f"{name.replace('/', '.')}.npy", column[:, : len(self)])
-            save_json(target / HEAD, {**about, "written": self.written, **self._layout()})
+                for piece, rows in self._pieces(name):
+                    file = _file(name, piece)
+                    known = old / file if old and (name, piece) in self._same else None
+                    _place(column[:, rows], target / file, known)
+            for name, array in (arrays or {}).items():
+                np.save(target / f"{name}.npy", array)
+            head = {**about, "saved": saved, "written": self.written, **self._layout()}
+            save_json(target / HEAD, head)
+        self._saved, self._same = saved, self._all_pieces()
+
+    def _lies_in(self, folder: Path) -> bool:
+        """Whether a folder holds what was saved or loaded last."""
+        return (folder / HEAD).exists() and load_json(folder / HEAD).get("saved") == self._saved
+
+    def _pieces(self, name: str) -> Iterator[tuple[int, slice]]:
+        """Numbers and slots of the files of a column."""
+        rows = self._rows[name]
+        for piece in range(-(-len(self) // rows)):
+            yield piece, slice(piece * rows, min((piece + 1) * rows, len(self)))
+
+    def _all_pieces(self) -> set[tuple[str, int]]:
+        return {(name, piece) for name in self.specs for piece, _ in self._pieces(name)}
 
     def load(self, folder: str | Path) -> dict[str, Any]:
         """Read what `save` wrote; returns its facts.
@@ -142,16 +232,25 @@ class Rings:
             raise CheckpointError(
                 f"{folder} holds a replay of layout {saved}, this one is {self._layout()}"
             )
-        for name, column in self.columns.items():
-            path = folder / f"{name.replace('/', '.')}.npy"
-            kept = _load(path)
-            column[:, : kept.shape[1]] = kept
         self.written = int(head["written"])
+        for name, column in self.columns.items():
+            for piece, rows in self._pieces(name):
+                column[:, rows] = _load(folder / _file(name, piece))
+        self._saved, self._same = str(head["saved"]), self._all_pieces()
         return head
 
     def _layout(self) -> dict[str, Any]:
         specs = {n: [list(s.shape), s.dtype.str] for n, s in sorted(self.specs.items())}
         return {"streams": self.streams, "size": self.size, "columns": specs}
+
+    def _check_room(self, folder: Path) -> None:
+        """Refuse before the start what would fill the disk in the middle of a run."""
+        free = shutil.disk_usage(folder).free
+        if free < self.nbytes:
+            raise DataError(
+                f"{folder} has {free / 2**30:.1f} GiB left and the replay needs "
+                f"{self.nbytes / 2**30:.1f} GiB; give another folder, or a smaller capacity"
+            )
 
     def _allocate(self, name: str, folder: str | Path | None) -> np.ndarray:
         spec = self.specs[name]
@@ -166,6 +265,30 @@ class Rings:
                 f"{path} cannot hold {spec.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
                 "give another folder, or a smaller capacity"
             ) from error
+
+
+def _file(name: str, piece: int) -> str:
+    return f"{name.replace('/', '.')}.{piece:05d}.npy"
+
+
+def _place(rows: np.ndarray, path: Path, known: Path | None) -> None:
+    """A file of these rows: another name of one that holds them, or a new one."""
+    if known is not None:
+        try:
+            os.link(known, path)
+            return
+        except OSError:
+            log.debug("%s cannot be linked here, so it is written again", known)
+    np.save(path, rows)
+
+
+def load_array(folder: str | Path, name: str) -> np.ndarray:
+    """An array that was saved beside the columns.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    return _load(Path(folder) / f"{name}.npy")
 
 
 def _load(path: Path) -> np.ndarray:

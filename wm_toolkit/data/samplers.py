@@ -19,6 +19,8 @@ class Mix:
         recency: proportional to 1 / age ** decay, age 1 being the newest start.
         exponent: of priorities.
         decay: of age.
+        ends: a sequence that would run across an episode's end is moved back to finish with it, so that
+            ends come up as often as a whole sequence of other rows (Dreamer V2's code on Atari).
     """
 
     uniform: float = 1.0
@@ -26,6 +28,7 @@ class Mix:
     recency: float = 0.0
     exponent: float = 0.8
     decay: float = 1.0
+    ends: bool = False
 
     def __post_init__(self) -> None:
         shares = (self.uniform, self.priority, self.recency)

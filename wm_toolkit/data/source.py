@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from wm_toolkit.batch import Batch
@@ -30,3 +31,25 @@ class Source(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """An endless stream whose state is too much for a dict, such as a replay: it lies in a folder.
+
+    After `load` the stream continues with exactly the batches that would have followed `save`. What is
+    saved may share files with where it was saved to before (`previous`), so they are never changed.
+    """
+
+    @property
+    def spaces(self) -> Spaces:
+        """As `Source.spaces`."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def save(self, folder: str | Path, previous: str | Path | None = None) -> None: ...
+
+    def load(self, folder: str | Path) -> None: ...

@@ -6,12 +6,12 @@ import dataclasses
 
 from wm_toolkit.agents.actors import PlanningActor, RandomActor
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.config import from_dict, to_dict
+from wm_toolkit.config import to_dict
 from wm_toolkit.envs.goals import TrueDynamics
 from wm_toolkit.envs.make import make
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.planning.objective import Goal
-from wm_toolkit.training.config import EvaluationConfig
+from wm_toolkit.training.config import ProtocolConfig, saved_protocol
 
 
 def contenders(agent: Agent, *, with_oracle: bool = True) -> dict[str, Agent]:
@@ -31,13 +31,16 @@ def contenders(agent: Agent, *, with_oracle: bool = True) -> dict[str, Agent]:
 def random_agent(agent: Agent) -> Agent:
     """The uniformly random baseline with the spaces of `agent`."""
     other = Agent(agent.model, RandomActor(agent.model))
-    other.info = agent.info
+    # It has learnt nothing, so updates and steps are not its own.
+    learnt = ("training", "experience")
+    other.info = {name: fact for name, fact in agent.info.items() if name not in learnt}
     return other
 
 
 def has_oracle(agent: Agent) -> bool:
     """Whether an agent plans for goals in an environment that knows its own dynamics."""
-    return _goal_planner(agent) is not None and _true_dynamics(_protocol(agent)) is not None
+    protocol = saved_protocol(agent.info["evaluation"])
+    return _goal_planner(agent) is not None and _true_dynamics(protocol) is not None
 
 
 def oracle_agent(agent: Agent) -> Agent:
@@ -46,7 +49,7 @@ def oracle_agent(agent: Agent) -> Agent:
     Raises:
         ConfigError: if the agent does not plan for a goal, or nobody knows the true dynamics.
     """
-    actor, protocol = _goal_planner(agent), _protocol(agent)
+    actor, protocol = _goal_planner(agent), saved_protocol(agent.info["evaluation"])
     if actor is None:
         raise ConfigError("an oracle needs an agent that plans for a Goal")
     env = _true_dynamics(protocol)
@@ -74,11 +77,7 @@ def _goal_planner(agent: Agent) -> PlanningActor | None:
     return None
 
 
-def _protocol(agent: Agent) -> EvaluationConfig:
-    return from_dict(EvaluationConfig, agent.info["evaluation"])
-
-
-def _true_dynamics(protocol: EvaluationConfig) -> TrueDynamics | None:
+def _true_dynamics(protocol: ProtocolConfig) -> TrueDynamics | None:
     """The protocol's environment, if there is one and it knows its own dynamics."""
     if not protocol.env:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from wm_toolkit.checkpoint import WEIGHTS, load_json, replace_folder, save_json, save_tensors, sweep
 from wm_toolkit.errors import CheckpointError, NonFiniteError
 
-STATE, FACTS = "state.pt", "checkpoint.json"
+STATE, FACTS, SOURCE = "state.pt", "checkpoint.json", "source"
 FORMAT = 1
 
 
@@ -56,8 +57,15 @@ class Checkpoints:
         found = self.all()
         return found[-1] if found else None
 
-    def save(self, checkpoint: Checkpoint) -> Path:
+    def save(
+        self, checkpoint: Checkpoint, save_source: Callable[[Path, Path | None], None] | None = None
+    ) -> Path:
         """Write a checkpoint, then remove what is older than the newest `keep`.
+
+        Args:
+            checkpoint: what fits into memory.
+            save_source: writes what does not, a replay, into the folder `source` of the checkpoint;
+                it is told which folder it wrote before.
 
         Raises:
             NonFiniteError: if a weight is NaN or infinite; the checkpoints there are stay.
@@ -70,9 +78,12 @@ class Checkpoints:
                     f"{checkpoint.facts['update']}, so it is not saved; {self.latest()} is unharmed"
                 )
         path = self.folder / f"update_{checkpoint.facts['update']:08d}"
-        with replace_folder(path) as temporary:
+        with replace_folder(path) as temporary, _disk_errors(path):
             save_tensors(temporary / WEIGHTS, checkpoint.model)
-            _save_state(temporary / STATE, checkpoint.state)
+            torch.save(checkpoint.state, temporary / STATE)
+            if save_source is not None:
+                last = self.latest()
+                save_source(temporary / SOURCE, last and last / SOURCE)
             save_json(temporary / FACTS, {"format": FORMAT, **checkpoint.facts})
         for old in self.all()[: -self.keep]:
             shutil.rmtree(old)
@@ -83,10 +94,11 @@ class Checkpoints:
         sweep(self.folder)
 
 
-def _save_state(path: Path, state: dict[str, Any]) -> None:
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
     try:
-        torch.save(state, path)
-    except RuntimeError as error:  # what torch makes of a full disk
+        yield
+    except (OSError, RuntimeError) as error:  # torch and numpy make either of a full disk
         raise CheckpointError(
             f"{path} cannot be written ({error}); older checkpoints are unharmed. Is the disk full?"
         ) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from wm_toolkit.config import from_dict
 from wm_toolkit.errors import ConfigError
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -30,7 +32,8 @@ class TrainConfig:
         checkpoint_every: updates between two checkpoints; 0 means at the end only.
         keep_checkpoints: how many to keep, newest first.
         patience: stop after so many evaluations without a better `metric`; None never stops early.
-        metric: the evaluation's number that counts for `patience` and `keep`.
+        metric: the evaluation's number that counts for `patience` and `keep`; "" means the first that it
+            gives: of goals the success rate, of returns their mean.
         better: whether more or less of it is better.
         keep: which weights the artefact holds in the end.
 
@@ -52,7 +55,7 @@ class TrainConfig:
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     patience: int | None = None
-    metric: str = "success_rate"
+    metric: str = ""
     better: Literal["higher", "lower"] = "higher"
     keep: Literal["last", "best"] = "last"
 
@@ -83,68 +86,123 @@ class TrainConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """The protocol behind a number; saved with every artefact, so `wm eval` can repeat it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """What every evaluation protocol says; it is saved with the artefact, so `wm eval` can repeat it.
 
     Attributes:
-        episodes: goals to reach.
-        goal_offset: raw environment steps between an episode's start and its goal in the data.
-        budget: raw environment steps allowed to reach the goal.
-        goals: "dataset" takes starts and goals from held-out episodes; "random_action" takes starts from
-            them and the goals from where random actions lead; "env" lets the environment draw both.
-        split: which episodes are held out: "random" ones, or those that the data set's release names.
+        episodes: how many.
+        seed: of the environment, the choice of segments and the agent's noise.
+        frame_skip: raw environment steps per decision.
+        env: registered id of the environment; "" means the one of the training or of its data set.
+        env_options: its constructor arguments.
+        split: which episodes of a data set are held out: "random" ones, or those that its release names.
         holdout: share of the data set's episodes that training never sees; of a random split.
         split_seed: of a random split.
-        seed: of the choice of segments, the environment and the planner's noise.
-        frame_skip: raw environment steps per decision.
-        env: registered id of the environment; "" means the one the data set names.
-        env_options: its constructor arguments.
-        state_key: column of the data set that holds the simulator's state, for goals from the data; ""
-            means the one the data set names, else "state" where it has one, else "position".
-        goal_options: reset options for goals "env", such as {"goal_room": "opposite"}.
         group: episodes that run side by side and decide as one batch; less takes less memory, and
             groups are what several processes share out. Every group has its own noise, so the number
             decides the result, the processes do not. None: all in one.
-        published: name of the protocol in `training.protocols` that it follows; "" for none.
 
     Raises:
         ConfigError: for a number out of range.
     """
 
     episodes: int = 50
-    goal_offset: int = 25
-    budget: int = 50
-    goals: Literal["dataset", "env", "random_action"] = "dataset"
-    split: Literal["random", "released"] = "random"
-    holdout: float = 0.1
-    split_seed: int = 0
     seed: int = 42
     frame_skip: int = 1
     env: str = ""
     env_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    state_key: str = ""
-    goal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    split: Literal["random", "released"] = "random"
+    holdout: float = 0.1
+    split_seed: int = 0
     group: int | None = None
-    published: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "goal_offset", "budget", "frame_skip", "group"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        at_least_one(self, "episodes", "frame_skip", "group")
         if not 0 < self.holdout < 1:
             raise ConfigError(f"holdout is {self.holdout}, expected a share between 0 and 1")
-        if self.budget % self.frame_skip:
-            raise ConfigError(
-                f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
-            )
 
     def groups(self) -> list[range]:
         """The numbers of the episodes, cut into groups that run side by side."""
         size = self.group or self.episodes
         starts = range(0, self.episodes, size)
         return [range(first, min(first + size, self.episodes)) for first in starts]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(ProtocolConfig):
+    """The protocol behind a success rate: goals, and how long an agent may take to reach them.
+
+    Attributes:
+        goal_offset: raw environment steps between an episode's start and its goal in the data.
+        budget: raw environment steps allowed to reach the goal.
+        goals: "dataset" takes starts and goals from held-out episodes; "random_action" takes starts from
+            them and the goals from where random actions lead; "env" lets the environment draw both.
+        state_key: column of the data set that holds the simulator's state, for goals from the data; ""
+            means the one the data set names, else "state" where it has one, else "position".
+        goal_options: reset options for goals "env", such as {"goal_room": "opposite"}.
+        published: name of the protocol in `training.protocols` that it follows; "" for none.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    goal_offset: int = 25
+    budget: int = 50
+    goals: Literal["dataset", "env", "random_action"] = "dataset"
+    state_key: str = ""
+    goal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "goal_offset", "budget")
+        if self.budget % self.frame_skip:
+            raise ConfigError(
+                f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReturnConfig(ProtocolConfig):
+    """The protocol behind a return: whole episodes in environments of their own.
+
+    The agent acts without exploring; episode i is seeded with `seed` + i.
+
+    Attributes:
+        budget: raw environment steps after which an episode is cut that has not come to its end.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
+
+    episodes: int = 20
+    budget: int = 100_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "budget")
+
+
+def at_least_one(config: Any, *names: str) -> None:
+    """Refuse a field that is given and below 1.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}, expected at least 1")
+
+
+def saved_protocol(saved: Mapping[str, Any]) -> EvaluationConfig | ReturnConfig:
+    """The protocol that an artefact carries as `info["evaluation"]`.
+
+    Raises:
+        ConfigError: if a field is unknown or wrong.
+    """
+    return from_dict(EvaluationConfig if "goals" in saved else ReturnConfig, saved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +229,7 @@ class OfflineConfig:
     features: Literal["auto", "stored", "frames"] = "auto"
     last_action: Literal["filler", "real"] = "filler"
     train: TrainConfig = TrainConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationConfig | ReturnConfig = EvaluationConfig()
 
     @property
     def window(self) -> int:

@@ -1,10 +1,10 @@
-"""Runs a group of goal-reaching episodes: rows of one vector environment that decide as one batch."""
+"""Runs a group of episodes, with goals or without: rows of one vector environment that decide as one batch."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,10 +16,10 @@ from wm_toolkit.agents.agent import Agent, AgentState
 from wm_toolkit.envs.goal import GOAL
 from wm_toolkit.envs.rows import over
 from wm_toolkit.render.report import GoalEpisode
-from wm_toolkit.spaces import is_image
+from wm_toolkit.spaces import flat_obs, flat_space, is_image
 
 Progress = Callable[[int, int], None]
-"""Called with raw environment steps done and in all."""
+"""Called with raw environment steps done and in all; where there are no goals, with episodes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +30,21 @@ class Outcome:
         success: [n] raw step of the first success; 0 if the start was one, -1 if there was none.
         at_replan: [n] likewise, where one looks only when a plan has been executed.
         total: [n] sum of rewards up to the first success.
+        length: [n] raw steps up to the first success, or the episode's end.
         decisions: how many were made before it, each of one episode.
         seconds: of wall-clock time that they took.
         cpu_seconds: of processor time, of this process.
-        films: what the first episodes looked like.
+        films: what the first episodes looked like; without goals the frames [T, h, w, C] alone.
     """
 
     success: NDArray[np.int64]
     at_replan: NDArray[np.int64]
     total: NDArray[np.float64]
+    length: NDArray[np.int64]
     decisions: int
     seconds: float
     cpu_seconds: float
-    films: tuple[GoalEpisode, ...] = ()
+    films: tuple[GoalEpisode, ...] | tuple[NDArray, ...] = ()
 
 
 def run_episodes(
@@ -56,11 +58,12 @@ def run_episodes(
     films: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run one episode in every row of a `goal_env`.
+    """Run one episode in every row of a `goal_env`, or of an environment without goals.
 
     Args:
         agent: decides for all rows at once.
-        env: its observations hold the goals; info is that of `GoalReaching` behind an action block.
+        env: behind an action block. Where there are goals its observations hold them, and info is that of
+            `GoalReaching`; where there are none an episode runs to its end, or to the budget.
         budget: raw steps of an episode, a multiple of the block.
         seed: of the environment and of the agent's noise.
         rows: which of all episodes these are, so that each is seeded alike in any grouping; by default
@@ -76,7 +79,7 @@ def run_episodes(
             break
         run.advance(step)
         if progress is not None:
-            progress(step + agent.spaces.block, budget)
+            progress(*run.progress(step + agent.spaces.block, budget))
     return run.outcome()
 
 
@@ -117,10 +120,12 @@ class _Run:
         films: int,
     ) -> None:
         self.agent, self.env, self.stream = agent, env, stream
-        self.obs, info = env.reset(seed=seeds)
-        self.success = np.array(info["success_step"])
+        obs, info = env.reset(seed=seeds)
+        self.obs, self.goals = flat_obs(obs), "success_step" in info
+        self.success = np.array(info["success_step"] if self.goals else [-1] * env.num_envs)
         self.at_replan, self.total = self.success.copy(), np.zeros(env.num_envs)
-        self.camera = _Camera(self.obs, env.single_observation_space, films)
+        self.length = np.zeros(env.num_envs, np.int64)
+        self.camera = _Camera(self.obs, flat_space(env.single_observation_space), films)
         self.decisions, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         rows = np.flatnonzero(self.success < 0)
         first = _Party(rows, agent.initial(len(rows)), self._noise(0))
@@ -136,19 +141,28 @@ class _Run:
             chosen, due, party = self._decide(party, first=step == 0)
             action[party.rows], ends[party.rows] = chosen, due
             decided.append(party)
-        self.obs, reward, terminated, truncated, info = self.env.step(action)
-        stopped = over(terminated, truncated)
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.obs, stopped = flat_obs(obs), over(terminated, truncated)
         for party in decided:
             if party.searching:
                 self.total[party.rows] += reward[party.rows]
-                self.success[party.rows] = info["success_step"][party.rows]
+                self.length[party.rows] += info["raw_steps"][party.rows]
+                if self.goals:
+                    self.success[party.rows] = info["success_step"][party.rows]
                 self.camera.take(self.obs, party.rows)
         # A plan that the end of the episode cuts short is looked at too.
-        found = info["at_goal"] & (ends | stopped) & (self.at_replan < 0)
+        found = info.get("at_goal", np.zeros(size, bool)) & (ends | stopped) & (self.at_replan < 0)
         found &= np.isin(np.arange(size), np.concatenate([party.rows for party in decided]))
         self.at_replan[found] = (step + info["raw_steps"])[found]
         noise = self._noise(step + 1)
         self.parties = [p for party in decided for p in self._go_on(party, found | stopped, noise)]
+
+    def progress(self, step: int, budget: int) -> tuple[int, int]:
+        """Steps done and in all; episodes without goals end one by one, so these are counted instead."""
+        if self.goals:
+            return step, budget
+        running = sum(len(party.rows) for party in self.parties)
+        return self.env.num_envs - running, self.env.num_envs
 
     def outcome(self) -> Outcome:
         """What is known by now."""
@@ -156,6 +170,7 @@ class _Run:
             self.success,
             self.at_replan,
             self.total,
+            self.length,
             self.decisions,
             self.seconds,
             self.cpu_seconds,
@@ -202,14 +217,15 @@ class _Run:
 class _Camera:
     """Keeps the frames of the first few rows, each up to its success."""
 
-    def __init__(self, obs: dict[str, Any], space: gym.Space, films: int) -> None:
-        assert isinstance(space, gym.spaces.Dict)
-        images = [key for key, part in space.spaces.items() if is_image(part)]
-        self.key = next((key for key in images if GOAL + key in obs), None)
-        self.count = films if self.key else 0
+    def __init__(self, obs: dict[str, Any], spaces: Mapping[str, gym.Space], films: int) -> None:
+        goals = any(key.startswith(GOAL) for key in obs)
+        images = [key for key, part in spaces.items() if is_image(part)]
+        self.key = next((key for key in images if not goals or GOAL + key in obs), None)
+        self.count = 0 if self.key is None else min(films, len(obs[self.key]))
         self._frames: list[list[NDArray]] = [[] for _ in range(self.count)]
-        self._goals = [] if self.key is None else [g.copy() for g in obs[GOAL + self.key][:films]]
-        self.take(obs, np.arange(len(self._goals)))
+        found = obs[f"{GOAL}{self.key}"][: self.count] if goals and self.count else ()
+        self._goals = [goal.copy() for goal in found]
+        self.take(obs, np.arange(self.count))
 
     def take(self, obs: dict[str, Any], rows: NDArray[np.int64]) -> None:
         """One frame of every filmed row among `rows`."""
@@ -217,8 +233,10 @@ class _Camera:
             if self.key is not None and row < self.count:
                 self._frames[row].append(np.array(obs[self.key][row]))
 
-    def films(self, success: NDArray) -> tuple[GoalEpisode, ...]:
+    def films(self, success: NDArray) -> tuple[GoalEpisode, ...] | tuple[NDArray, ...]:
         """What was kept; `success` [N] is the step of success or -1."""
+        if not self._goals:
+            return tuple(np.stack(frames) for frames in self._frames)
         return tuple(
             GoalEpisode(np.stack(frames), goal, bool(step >= 0))
             for frames, goal, step in zip(self._frames, self._goals, success)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,6 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import SyncVectorEnv
 
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.config import from_dict
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.envs.action_block import VectorActionBlock
 from wm_toolkit.envs.goal import GoalReaching, GoalReachingVector, Success
@@ -28,10 +27,13 @@ from wm_toolkit.envs.goals import (
 from wm_toolkit.envs.make import make, make_vec
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.planning.shared import shared_candidates
-from wm_toolkit.training.config import EvaluationConfig
+from wm_toolkit.training.config import EvaluationConfig, ReturnConfig, saved_protocol
 from wm_toolkit.training.episodes import Outcome, Progress, run_episodes
 from wm_toolkit.training.launch import world
 from wm_toolkit.training.summary import Evaluation, summarise
+
+AnyProtocol = EvaluationConfig | ReturnConfig
+P = TypeVar("P", EvaluationConfig, ReturnConfig)
 
 
 def evaluate(
@@ -72,25 +74,43 @@ def evaluate(
         >>> evaluate(agent, held_out).success_rate
         0.93
     """
-    protocol = _checked(agent, protocol)
-    rank, groups = _rank(processes), protocol.groups()
+    protocol = checked_protocol(agent, protocol, EvaluationConfig)
     source = goals if goals is not None else goal_source(protocol, held_out)
     build = partial(goal_env, protocol, source=source, success=success)
-    every = list(range(len(groups)))
-    if len(groups) < processes:
+    outcomes = run_protocol(agent, protocol, build, films, processes=processes, progress=progress)
+    return summarise(outcomes, budget=protocol.budget, seed=protocol.seed)
+
+
+def run_protocol(
+    agent: Agent,
+    protocol: AnyProtocol,
+    build: Callable[..., gym.vector.VectorEnv],
+    films: int = 0,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Run all groups of a protocol's episodes, shared out over the processes.
+
+    Args:
+        agent, films, processes, progress: as for `evaluate`.
+        protocol: what is measured.
+        build: the environment of the episodes `rows`, a range.
+    """
+    rank, every = _rank(processes), list(range(len(protocol.groups())))
+    if len(every) < processes:
         with shared_candidates():
             found = _run(agent, protocol, build, every, films, progress)
     else:
         found = _run(agent, protocol, build, every[rank::processes], films, progress)
         if processes > 1:
             found = dict(gather_object(list(found.items())))
-    outcomes = [found[number] for number in every]
-    return summarise(outcomes, budget=protocol.budget, seed=protocol.seed)
+    return [found[number] for number in every]
 
 
 def _run(
     agent: Agent,
-    protocol: EvaluationConfig,
+    protocol: AnyProtocol,
     build: Callable[..., gym.vector.VectorEnv],
     numbers: list[int],
     films: int,
@@ -208,11 +228,21 @@ def _all_tasks(
         env.close()
 
 
-def _checked(agent: Agent, protocol: EvaluationConfig | None) -> EvaluationConfig:
+def checked_protocol(agent: Agent, protocol: P | None, kind: type[P]) -> P:
+    """The protocol given, or the one the agent carries.
+
+    Raises:
+        ConfigError: if there is none, it is of another kind, or does not fit the agent.
+    """
     if protocol is None:
         if "evaluation" not in agent.info:
             raise ConfigError("this agent carries no evaluation protocol; give protocol")
-        protocol = from_dict(EvaluationConfig, agent.info["evaluation"])
+        saved = saved_protocol(agent.info["evaluation"])
+        if not isinstance(saved, kind):
+            raise ConfigError(
+                f"this agent carries a {type(saved).__name__}, expected {kind.__name__}; give protocol"
+            )
+        protocol = saved
     if protocol.frame_skip != agent.spaces.block:
         raise ConfigError(
             f"the protocol has frame_skip {protocol.frame_skip}, but the agent's actions hold "

@@ -2,83 +2,92 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-import gymnasium as gym
-import numpy as np
-import torch
-from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
+from torch import Tensor
 
-from wm_toolkit.agents.actors import RandomActor
-from wm_toolkit.agents.agent import Agent, AgentState
-from wm_toolkit.batch import Batch
+from wm_toolkit.batch import Batch, Metrics
 from wm_toolkit.checkpoint import load_json, replace_folder, save_json
 from wm_toolkit.data.replay import ReplayBuffer
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.spaces import Spaces, flat_obs
+from wm_toolkit.spaces import Spaces
+from wm_toolkit.training.collector import Collecting, Rows
+from wm_toolkit.training.hooks import Hook
 
-BUFFER, HEAD = "replay", "experience.json"
+if TYPE_CHECKING:
+    from wm_toolkit.agents.model_learner import Program
+    from wm_toolkit.training.trainer import Trainer
+
+BUFFER, ACTING, HEAD = "replay", "acting", "experience.json"
+NEWEST = 10
+"""Finished episodes whose mean is logged."""
+PIECE = 128
+"""Rows of every environment that are asked for at once."""
 
 
 class Experience:
-    """A `Source` that collects: before each batch the environments catch up with the updates.
-
-    Episodes are cut whenever the state is saved, in every run alike: environments cannot be saved, and a
-    resumed run shall see what an uninterrupted one sees.
+    """A `StoredSource` that collects: before each batch the environments catch up with the updates.
 
     Args:
-        agent: acts, exploring, once `prefill` rows are there; before that actions are random.
-        envs: a vector environment that resets rows on the step after their last (Gymnasium's default).
+        collector: acts in the environments; None replays what is there, alone.
         replay: where rows go, with one stream per environment.
         train_ratio: rows replayed per row collected; B T / train_ratio rows lie between two updates.
         prefill: rows collected before the first batch, at least enough for one sequence of each
-            environment.
-        seed: of environments, of random and exploring actions.
+            environment if the replay is empty.
+        explore: how the prefill is collected: by "random" actions, or as the "agent" acts.
+        burst: updates made one after another before the environments catch up.
+        pretrain: updates made on the prefill alone, before the environments go on.
+        ahead: ask for the rows of the next burst before this one begins, for collectors that work beside
+            the learner: they act with weights that are a burst older. Which rows are asked for when does
+            not depend on how fast anybody is.
+        program: what computes the losses, if it keeps the states it filtered: they are written back
+            into the replay.
 
     Attributes:
         rows: rows collected, of all environments; an episode's last row holds no decision.
-        steps: decisions made.
-        returns: sum of rewards of every finished episode, newest last.
+        batches: handed out.
 
     Raises:
         ConfigError: if environments and replay do not fit, or a number is out of range.
 
     Example:
-        >>> source = Experience(agent, envs, replay, train_ratio=512, prefill=1000)
+        >>> source = Experience(Collector(agent, envs), replay, train_ratio=512, prefill=1000)
         >>> Trainer(agent, source, run_dir="runs/1", config=TrainConfig(updates=5000)).train()
     """
 
     def __init__(
         self,
-        agent: Agent,
-        envs: gym.vector.VectorEnv,
+        collector: Collecting | None,
         replay: ReplayBuffer,
         *,
         train_ratio: float,
         prefill: int = 1000,
-        seed: int = 0,
+        explore: Literal["random", "agent"] = "random",
+        burst: int = 1,
+        pretrain: int = 0,
+        ahead: bool = False,
+        program: Program | None = None,
     ) -> None:
-        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        if envs.num_envs != replay.rings.streams or mode != AutoresetMode.NEXT_STEP:
+        streams = replay.rings.streams
+        if collector is not None and collector.num_envs != streams:
             raise ConfigError(
-                f"{envs.num_envs} environments with autoreset {mode} and a replay of "
-                f"{replay.rings.streams} streams; expected as many streams, and AutoresetMode.NEXT_STEP"
+                f"{collector.num_envs} environments and a replay of {streams} streams; expected as "
+                "many"
             )
-        if train_ratio <= 0:
-            raise ConfigError(f"train_ratio is {train_ratio}, expected above 0")
-        self.agent, self.envs, self.replay = agent, envs, replay
-        self.train_ratio = train_ratio
-        self.prefill = max(prefill, replay.length * envs.num_envs)
-        self.seed, self.parts = seed, 0
-        self.rows = self.steps = self.batches = 0
-        self.returns: list[float] = []
-        self._random = Agent(agent.model, RandomActor(agent.model))
-        self._generator = torch.Generator(agent.model.device).manual_seed(seed)
-        self._begin()
+        if train_ratio <= 0 or burst < 1 or pretrain < 0:
+            raise ConfigError(
+                f"train_ratio is {train_ratio}, burst {burst}, pretrain {pretrain}; expected above 0, at "
+                "least 1, at least 0"
+            )
+        self.collector, self.replay, self.program = collector, replay, program
+        self.train_ratio, self.burst, self.explore = train_ratio, burst, explore
+        self.pretrain, self.ahead = pretrain, ahead
+        self.prefill = prefill if replay.starts else max(prefill, replay.span * streams)
+        self.rows = self.batches = 0
+        self._shown: Tensor | None = None
 
     @property
     def spaces(self) -> Spaces:
@@ -95,75 +104,82 @@ class Experience:
         return self
 
     def __next__(self) -> Batch:
-        due = self.prefill + self.batches * self.rows_per_update
-        while self.rows < due:
-            self._collect()
+        self._write_back()
+        if self.batches % self.burst == 0:
+            self._catch_up()
         self.batches += 1
-        return next(self.replay)
+        batch = next(self.replay)
+        self._shown = batch.index
+        return batch
 
-    def _begin(self) -> None:
-        """Start new episodes everywhere."""
-        seeds: Any = list(
-            self._seeds()
-        )  # vector environments take one each, whatever their hint says
-        obs, _ = self.envs.reset(seed=seeds)
-        self._obs = obs
-        count = self.envs.num_envs
-        self._first = np.ones(count, bool)
-        self._reward = np.zeros(count, np.float32)
-        self._ended = (np.zeros(count, bool), np.zeros(count, bool))
-        self._total = np.zeros(count)
-        self._state: AgentState | None = None
+    def _catch_up(self) -> None:
+        """Keep the rows that are due before this burst, and ask for those of the next."""
+        self._receive()
+        while steps := self._steps_before(self.batches):
+            self._ask(min(steps, PIECE))
+            self._receive()
+        if self.ahead:
+            self._ask(self._steps_before(self.batches + self.burst))
 
-    def _seeds(self) -> Iterator[int]:
-        stream = np.random.SeedSequence([self.seed, self.parts])
-        return (int(word) for word in stream.generate_state(self.envs.num_envs))
+    def _steps_before(self, batches: int) -> int:
+        """How often every environment has to step before so many batches have been handed out."""
+        if self.collector is None:
+            return 0
+        due = self.prefill + max(0, batches - self.pretrain) * self.rows_per_update
+        return max(0, math.ceil((due - self.rows) / self.replay.rings.streams))
 
-    def _collect(self) -> None:
-        """One row of every environment."""
-        agent = self._random if self.rows < self.prefill else self.agent
-        if self._state is None:
-            self._state = agent.initial(self.envs.num_envs)
-        self.agent.model.eval()
-        decision, self._state = agent.act(
-            self._obs, self._state, is_first=self._first, explore=True, generator=self._generator
-        )
-        self._keep(decision.action.cpu().numpy())
-        action = self.spaces.decode_action(decision.action.cpu())
-        over = self._ended[0] | self._ended[1]
-        self.steps += int((~over).sum())
-        self._obs, reward, terminated, truncated, _ = self.envs.step(np.asarray(action))
-        self._first = over
-        self._reward = np.where(over, 0.0, reward).astype(np.float32)
-        self._ended = (terminated & ~over, truncated & ~over)
-        self._count(over)
+    def _ask(self, steps: int) -> None:
+        if self.collector is not None and steps:
+            random = self.explore == "random" and self.rows < self.prefill
+            self.collector.ask(steps, random=random, update=self.batches)
 
-    def _keep(self, action: NDArray) -> None:
-        terminated, truncated = self._ended
-        seen = flat_obs(self._obs)
-        self.replay.add(
-            {key: seen[key] for key in self.spaces.observation},
-            action,
-            reward=self._reward,
-            is_first=self._first,
-            terminated=terminated,
-            truncated=truncated,
-        )
-        self.rows += len(action)
+    def _receive(self) -> None:
+        """Keep the rows that were asked for."""
+        if self.collector is not None:
+            for rows in self.collector.rows():
+                self._keep(rows)
 
-    def _count(self, over: NDArray) -> None:
-        self._total = np.where(over, 0.0, self._total) + self._reward
-        for row in np.flatnonzero(self._ended[0] | self._ended[1]):
-            self.returns.append(float(self._total[row]))
+    def _keep(self, rows: Rows) -> None:
+        self.replay.add(**rows)
+        self.rows += self.replay.rings.streams
+
+    def _write_back(self) -> None:
+        """Replace the kept latents of the newest batch by what the program found."""
+        if self.program is not None and self._shown is not None and self.program.latents:
+            self.replay.write(self._shown, self.program.latents)
+        self._shown = None
+
+    def progress(self) -> Metrics:
+        """How far the environments are, and the mean return and length of the newest episodes."""
+        done = self.collector
+        if done is None:
+            return {}
+        found: Metrics = {"env/steps": done.steps, "env/episodes": len(done.returns)}
+        for name, values in (("return", done.returns), ("length", done.lengths)):
+            if newest := values[-NEWEST:]:
+                found[f"env/{name}"] = sum(newest) / len(newest)
+        return found
 
     # -- resuming ----------------------------------------------------------------------------------
-    def save(self, folder: str | Path) -> None:
-        """Write everything an exact resume needs, and begin new episodes."""
-        self._cut()
+    def save(self, folder: str | Path, previous: str | Path | None = None) -> None:
+        """Write everything an exact resume needs.
+
+        Args:
+            folder: where to.
+            previous: where it was saved to before, to share what has not changed.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        self._write_back()
+        self._receive()
+        if self.collector is not None and self.collector.settle():
+            self._keep(self.collector.cut())
         with replace_folder(Path(folder)) as target:
-            self.replay.save(target / BUFFER)
-            save_json(target / HEAD, self._facts())
-        self._begin()
+            self.replay.save(target / BUFFER, previous and Path(previous) / BUFFER)
+            if self.collector is not None:
+                self.collector.save(target / ACTING)
+            save_json(target / HEAD, {"rows": self.rows, "batches": self.batches})
 
     def load(self, folder: str | Path) -> None:
         """Go on where `save` was called.
@@ -171,24 +187,33 @@ class Experience:
         Raises:
             CheckpointError: if the folder is damaged, or of other environments.
         """
-        facts = load_json(Path(folder) / HEAD)
-        self.replay.load(Path(folder) / BUFFER)
-        self._generator.set_state(torch.tensor(facts["generator"], dtype=torch.uint8))
-        for name in ("rows", "steps", "batches", "parts", "returns"):
-            setattr(self, name, facts[name])
-        self._begin()
+        folder = Path(folder)
+        self.replay.load(folder / BUFFER)
+        for name, value in load_json(folder / HEAD).items():
+            setattr(self, name, value)
+        if self.collector is not None and self.collector.load(folder / ACTING):
+            self._keep(self.collector.cut())
 
-    def _cut(self) -> None:
-        """End every episode that runs, with its present observation as the last."""
-        if self._first.all():
-            return
-        terminated, truncated = self._ended
-        self._ended = (terminated, truncated | (~terminated & ~self._first))
-        idle = np.zeros((self.envs.num_envs, self.spaces.action_width), np.float32)
-        self._keep(idle)
-        self.parts += 1
 
-    def _facts(self) -> dict[str, Any]:
-        names = ("rows", "steps", "batches", "parts", "returns")
-        state = self._generator.get_state().tolist()
-        return json.loads(json.dumps({n: getattr(self, n) for n in names} | {"generator": state}))
+class ExperienceLog(Hook):
+    """Logs how far the environments are, and what the newest episodes returned.
+
+    Args:
+        source: what collects.
+        every: updates between two lines.
+    """
+
+    def __init__(self, source: Experience, *, every: int = 10) -> None:
+        self.source, self.every = source, every
+
+    def after_update(self, trainer: Trainer, metrics: Metrics) -> Metrics:
+        """A line on every `every`-th update and on the last."""
+        due = trainer.update % self.every == 0 or trainer.update >= trainer.config.updates
+        return self.source.progress() if due else {}
+
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Let the artefact say how much was seen."""
+        seen = self.source.progress()
+        counted = {name: int(seen[f"env/{name}"]) for name in ("steps", "episodes")}
+        info = trainer.agent.info
+        info["experience"] = {**info.get("experience", {}), **counted}

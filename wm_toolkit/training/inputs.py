@@ -42,7 +42,7 @@ def learning_columns(agent: Agent, data: TrajectoryDataset) -> list[str]:
         DataError: if they are another encoder's, or there are neither features nor frames.
     """
     config = agent.config
-    columns = [OBS + key for key in config.observations]
+    columns = [OBS + key for key in config.observations or agent.spaces.observation]
     usable = agent.model.stored_features() if config.features != "frames" else {}
     if config.features == "stored" and not usable:
         raise ConfigError(

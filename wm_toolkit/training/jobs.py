@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,9 @@ from wm_toolkit.errors import (
 )
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.registry import RECIPES
-from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, TrainConfig
-from wm_toolkit.training.evaluate import evaluate
+from wm_toolkit.training.config import OfflineConfig, TrainConfig
+from wm_toolkit.training.episodes import Progress
+from wm_toolkit.training.experience_config import ExperienceConfig
 from wm_toolkit.training.hooks import Calibrate, CollapseMonitor, Hook
 from wm_toolkit.training.inputs import (
     FitInputs,
@@ -43,7 +45,9 @@ from wm_toolkit.training.inputs import (
 from wm_toolkit.training.launch import world
 from wm_toolkit.training.logging import CONFIG, RECORD
 from wm_toolkit.training.offline import OfflineData, offline_agent, offline_data
+from wm_toolkit.training.online import StartFrom, train_online
 from wm_toolkit.training.prepare import dataset_path, prepared
+from wm_toolkit.training.returns import evaluate_otherwise
 from wm_toolkit.training.trainer import MODEL, Evaluate, Trainer, TrainResult
 
 if TYPE_CHECKING:
@@ -135,6 +139,48 @@ def open_data(name_or_path: str | Path) -> TrajectoryDataset:
     return TrajectoryDataset.load(name_or_path)
 
 
+def train(
+    recipe: str,
+    config: Any,
+    run_dir: str | Path,
+    *,
+    env: str | None = None,
+    data: TrajectoryDataset | None = None,
+    init: str | Path | None = None,
+    hooks: Sequence[Hook] = (),
+    progress: Progress | None = None,
+) -> tuple[Agent, TrainResult]:
+    """Train a recipe as it learns: with rewards, from recorded episodes, or by a job of its own.
+
+    Args:
+        recipe: "dreamer_v3", or a preset "dreamer_v3.nano".
+        config: its full config.
+        run_dir: the run folder; checkpoints in it are continued.
+        env: id of the environment to act in.
+        data: recorded episodes to learn from.
+        init: an artefact or a run folder whose weights are the start.
+        hooks: further hooks, such as a progress bar.
+        progress: told how far a recipe's own job has prepared what it learns from.
+
+    Raises:
+        ConfigError: if recipe, environment and data do not fit.
+    """
+    own: dict[str, Any] = {"data": data, "init": init, "hooks": hooks}
+    job = RECIPES[recipe.partition(".")[0]].job
+    if job is not None:
+        return job(recipe, config, env, run_dir, **own, progress=progress)
+    if isinstance(config, ExperienceConfig):
+        return train_online(recipe, config, env, run_dir, **own)
+    require_offline(recipe, config)
+    if env is not None or data is None:
+        raise ConfigError(
+            f"recipe {recipe!r} learns from recorded episodes alone: give it a data set, and no "
+            "environment (the one it is measured in is set with evaluation.env)"
+        )
+    begin = [] if init is None else [StartFrom(init)]
+    return train_offline(recipe, config, data, run_dir, hooks=[*begin, *hooks])
+
+
 def train_offline(
     recipe: str,
     config: Any,
@@ -146,6 +192,7 @@ def train_offline(
 ) -> tuple[Agent, TrainResult]:
     """Train a recipe on a data set, or go on with a run that was stopped.
 
+    A recipe that learns from rewards replays the recorded episodes as it would its own.
     With `train.eval_every` or `train.keep="best"` the agent is measured along the way, on goals other
     than the protocol's: what stops a run or picks its weights must not be what it is judged by.
 
@@ -162,6 +209,8 @@ def train_offline(
         ConfigError: if the recipe does not train on stored data, or data and recipe do not fit.
     """
     require_offline(recipe, config)
+    if isinstance(config, ExperienceConfig):
+        return train(recipe, config, run_dir, data=data, hooks=hooks)
     ready = offline_data(data, config)
     agent = offline_agent(recipe, config, ready)
     columns = learning_columns(agent, ready.train)
@@ -209,13 +258,7 @@ def _evaluation(config: TrainConfig, ready: OfflineData) -> Evaluate | None:
     if not config.eval_every and config.keep == "last":
         return None
 
-    def measure(agent: Agent) -> dict[str, float]:
-        protocol = from_dict(EvaluationConfig, agent.info["evaluation"])
-        other = dataclasses.replace(protocol, seed=protocol.seed + 1)
-        row = evaluate(agent, ready.held_out, other).to_json()
-        return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-
-    return measure
+    return partial(evaluate_otherwise, held_out=ready.held_out)
 
 
 def require_offline(recipe: str, config: Any) -> None:
@@ -250,8 +293,25 @@ def _calibration(source: Loader) -> Iterator[Batch]:
         yield windows.gather(chosen[i : i + size], keys=source.keys)
 
 
-def saved_run(run_dir: str | Path) -> tuple[str, Any, Mapping[str, Any]]:
-    """What a run folder says about itself: (recipe, config, data), enough to run it again.
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """What a run folder says about itself, enough to run it again.
+
+    Attributes:
+        recipe: the preset.
+        config: in full.
+        data: name, path and checksum of the recorded episodes; empty without any.
+        env: id of the environment it acted in, if it did.
+    """
+
+    recipe: str
+    config: Any
+    data: Mapping[str, Any]
+    env: str | None
+
+
+def saved_run(run_dir: str | Path) -> SavedRun:
+    """Read what a run folder says about itself.
 
     Raises:
         CheckpointError: if it is no run folder.
@@ -264,7 +324,8 @@ def saved_run(run_dir: str | Path) -> tuple[str, Any, Mapping[str, Any]]:
         )
     recipe = saved["recipe"]
     kind = RECIPES[recipe.partition(".")[0]].config
-    return recipe, from_dict(kind, saved["config"]), saved.get("data") or {}
+    env = (saved.get("experience") or {}).get("env")
+    return SavedRun(recipe, from_dict(kind, saved["config"]), saved.get("data") or {}, env)
 
 
 def agent_data(agent: Agent) -> OfflineData:
@@ -298,5 +359,7 @@ def is_trained(run_dir: str | Path, recipe: str, config: Any) -> bool:
     folder = Path(run_dir)
     if not all((folder / name).exists() for name in (CONFIG, RECORD, MODEL)):
         return False
-    known, was, _ = saved_run(folder)
-    return known == recipe and was == config and bool(load_json(folder / RECORD).get("ended"))
+    known = saved_run(folder)
+    return (known.recipe, known.config) == (recipe, config) and bool(
+        load_json(folder / RECORD).get("ended")
+    )

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.agents.card import evaluation_text, with_evaluation
+from wm_toolkit.agents.card import evaluation_text, has_goals, with_evaluation
 from wm_toolkit.checkpoint import CARD, sweep
 from wm_toolkit.errors import DataError, UnknownNameError
 from wm_toolkit.training.episodes import Progress
-from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.jobs import OfflineData, agent_data, monitor_batch
+from wm_toolkit.training.return_page import render_returns
+from wm_toolkit.training.returns import evaluate_agent
 from wm_toolkit.training.run_folder import Results, prediction_error, save_episodes, write_report
+from wm_toolkit.training.summary import Evaluation
 from wm_toolkit.training.trainer import MODEL
 
 log = logging.getLogger(__name__)
@@ -37,31 +39,32 @@ def measure_run(
 
     Args:
         run_dir: the run folder, with the saved model.
-        contenders: agents by name; "model" is the run's own, its episodes are filmed; all rows go into
-            its card.
-        ready: the data the agent was trained on, parted the same way; None if goals come from the
-            environment and nothing else shall be measured.
+        contenders: agents by name; "model" is the run's own, its episodes are filmed where there are
+            goals; all rows go into its card.
+        ready: the data the agent was trained on, parted the same way; None if there is none, or goals
+            come from the environment and nothing else shall be measured.
         say: told which stage begins.
         progress: told how far an evaluation is.
 
     Returns:
-        rows by name, with the keys of `Evaluation.to_json`.
+        rows by name, with the keys of `Evaluation.to_json` or `ReturnEvaluation.to_json`.
     """
     sweep(run_dir)
     results, model = Results(run_dir), contenders["model"]
-    if ready is not None:
+    goals = has_goals(model.info["evaluation"])
+    if ready is not None and goals:
         prediction_error(results, model, monitor_batch(ready, AHEAD + 1, agent=model))
     for name, agent in contenders.items():
         if name in results.rows:
             continue
         say(f"evaluation: {name}")
-        found = evaluate(
+        found = evaluate_agent(
             agent,
             ready.held_out if ready is not None else None,
-            films=FILMED if name == "model" else 0,
+            films=FILMED if name == "model" and goals else 0,
             progress=progress,
         )
-        if found.films:
+        if isinstance(found, Evaluation) and found.films:
             save_episodes(run_dir, found.films)
         results.put_row(name, found.to_json())
         # At once: an oracle may be slow, and what is measured shall be in the card if it is stopped.
@@ -74,7 +77,7 @@ def measure_run(
 def render_run(
     run_dir: str | Path, agent: Agent | None = None, ready: OfflineData | None = None
 ) -> Path:
-    """Make report.html and goals.gif of a run from what lies in its folder; nothing is measured.
+    """Make report.html of a run from what lies in its folder, and goals.gif; nothing is measured.
 
     Args:
         run_dir: the run folder.
@@ -88,6 +91,8 @@ def render_run(
         CheckpointError: if the folder holds no model.
     """
     agent = agent or Agent.from_pretrained(run_dir)
+    if not has_goals(agent.info["evaluation"]):
+        return render_returns(run_dir)
     ready = ready or _data_if_here(agent)
     batch = None if ready is None else monitor_batch(ready, AHEAD + 1, agent=agent)
     return write_report(run_dir, title=TITLE, lead=lead(agent), agent=agent, batch=batch)

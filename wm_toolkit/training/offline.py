@@ -15,7 +15,7 @@ from wm_toolkit.errors import ConfigError, did_you_mean
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
-from wm_toolkit.training.config import OfflineConfig
+from wm_toolkit.training.config import EvaluationConfig, OfflineConfig, ReturnConfig
 from wm_toolkit.training.evaluate import state_key
 from wm_toolkit.training.inputs import observation_spaces
 
@@ -69,7 +69,7 @@ def offline_data(data: TrajectoryDataset, config: OfflineConfig) -> OfflineData:
     for key in config.observations:
         if key not in have:
             raise ConfigError(f"{data!r} has no observation {key!r}.{did_you_mean(key, have)}")
-    chosen = {key: have[key] for key in config.observations}
+    chosen = {key: have[key] for key in config.observations or have}
     spaces = dataclasses.replace(data.spaces, observation=chosen).blocked(config.frame_skip)
     if config.action_scaling == "standardise" and not spaces.discrete:
         action = train.statistics(["action"])["action"]
@@ -84,15 +84,31 @@ def offline_agent(recipe: str, config: Any, ready: OfflineData) -> Agent:
     """
     with seeding.own_stream(config.train.seed):
         agent = build(recipe, ready.spaces, config)
+    protocol = protocol_for(config.evaluation, ready.train)
+    agent.info |= {"evaluation": to_dict(protocol), "data": about_data(ready, config)}
+    return agent
+
+
+def protocol_for(
+    protocol: EvaluationConfig | ReturnConfig, data: TrajectoryDataset
+) -> EvaluationConfig | ReturnConfig:
+    """A protocol with what it leaves to the data set: the environment, the column of states."""
+    if isinstance(protocol, EvaluationConfig):
+        protocol = dataclasses.replace(protocol, state_key=state_key(protocol, data))
+    if protocol.env:
+        return protocol
+    recorded = data.metadata.get("env_options") or {}
+    return dataclasses.replace(
+        protocol,
+        env=str(data.metadata.get("env", "")),
+        env_options={**recorded, **protocol.env_options},
+    )
+
+
+def about_data(ready: OfflineData, config: OfflineConfig) -> dict[str, Any]:
+    """What an artefact says about the data it was trained on."""
     data = ready.train
-    protocol = to_dict(config.evaluation)
-    if not protocol["env"]:
-        protocol["env"] = str(data.metadata.get("env", ""))
-        recorded = data.metadata.get("env_options") or {}
-        protocol["env_options"] = {**recorded, **protocol["env_options"]}
-    protocol["state_key"] = state_key(config.evaluation, data)
-    agent.info["evaluation"] = protocol
-    agent.info["data"] = {
+    return {
         "name": data.name,
         "path": str(data.path.resolve()) if data.path else None,
         "checksum": data.checksum,
@@ -100,4 +116,3 @@ def offline_agent(recipe: str, config: Any, ready: OfflineData) -> Agent:
         "frame_skip": config.frame_skip,
         "made": data.metadata.get("made"),
     }
-    return agent

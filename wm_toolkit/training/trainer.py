@@ -16,10 +16,10 @@ from wm_toolkit.agents.agent import Agent, Learner
 from wm_toolkit.batch import Metrics
 from wm_toolkit.checkpoint import load_state, replace_file, save_tensors, sweep
 from wm_toolkit.config import to_dict
-from wm_toolkit.data.source import Source
+from wm_toolkit.data.source import Source, StoredSource
 from wm_toolkit.errors import CheckpointError, ConfigError
 from wm_toolkit.training import seeding
-from wm_toolkit.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint
+from wm_toolkit.training.checkpoints import SOURCE, Checkpoint, Checkpoints, load_checkpoint
 from wm_toolkit.training.config import TrainConfig
 from wm_toolkit.training.guard import NaNGuard
 from wm_toolkit.training.hooks import Hook
@@ -27,6 +27,8 @@ from wm_toolkit.training.launch import make_accelerator
 from wm_toolkit.training.logging import RunLog, RunRecord
 
 MODEL, BEST, NAN, CHECKPOINTS = "model", "best.safetensors", "nan", "checkpoints"
+ABOUT = ("data", "experience", "evaluation")
+"""What a run's config says of its agent's `info`."""
 FIXED = ("seed", "batch_size", "processes", "precision", "accumulation", "clip", "ema")
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
@@ -58,7 +60,8 @@ class Trainer:
 
     Args:
         agent: with a learner.
-        source: yields this process's share of every batch.
+        source: yields this process's share of every batch; one that lies in files is saved and restored
+            by the first process, which then trains alone.
         run_dir: the run folder.
         config: how long and how carefully.
         evaluate: agent to named numbers; runs in the first process only.
@@ -81,7 +84,7 @@ class Trainer:
     def __init__(
         self,
         agent: Agent,
-        source: Source,
+        source: Source | StoredSource,
         *,
         run_dir: str | Path,
         config: TrainConfig,
@@ -139,8 +142,8 @@ class Trainer:
                 rank=rank,
                 scaled=self.config.precision == "fp16",
             )
-            self._each_hook("before_training")
             try:
+                self._each_hook("before_training")
                 while self.ended is None:
                     self._one_update(guard)
                 self._settle()
@@ -229,7 +232,7 @@ class Trainer:
 
     def _judge(self) -> None:
         """Compare with the best so far; keep the weights if they are it and shall be kept."""
-        metric = self.config.metric
+        metric = self.config.metric or next(iter(self.results), "")
         if metric not in self.results:
             if self.config.patience is None and self.config.keep == "last":
                 return
@@ -273,7 +276,12 @@ class Trainer:
 
     # -- checkpoints ---------------------------------------------------------------------------------
     def _save_checkpoint(self) -> None:
-        mine = {"source": self.source.state_dict(), "stream": seeding.stream_state()}
+        source, save_source = None, None
+        if isinstance(self.source, StoredSource):
+            save_source = self.source.save
+        else:
+            source = self.source.state_dict()
+        mine = {"source": source, "stream": seeding.stream_state()}
         everyone = gather_object([mine])
         if self.is_main:
             state = {
@@ -289,7 +297,8 @@ class Trainer:
                 "train": to_dict(self.config),
                 "agent": self._agent_facts(),
             }
-            self.checkpoints.save(Checkpoint(self.agent.model.state_dict(), state, facts))
+            whole = Checkpoint(self.agent.model.state_dict(), state, facts)
+            self.checkpoints.save(whole, save_source)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> None:
@@ -309,7 +318,10 @@ class Trainer:
             if state:
                 hooks[name].load_state_dict(state)
         mine = saved.state["processes"][self.accelerator.process_index]
-        self.source.load_state_dict(mine["source"])
+        if isinstance(self.source, StoredSource):
+            self.source.load(path / SOURCE)
+        else:
+            self.source.load_state_dict(mine["source"])
         seeding.load_stream_state(mine["stream"])
         self.update, self.best = saved.facts["update"], saved.facts["best"]
         self._evaluations_since_best = saved.facts["evaluations_since_best"]
@@ -346,7 +358,8 @@ class Trainer:
         """The agent's recipe and hyper-parameters as JSON knows them: what a resumed run must keep."""
         config = to_dict(self.agent.config) if dataclasses.is_dataclass(self.agent.config) else {}
         own = {k: v for k, v in config.items() if k not in ("train", "evaluation")}
-        return json.loads(json.dumps({"recipe": self.agent.recipe, **own}))
+        env = self.agent.info.get("experience", {}).get("env")
+        return json.loads(json.dumps({"recipe": self.agent.recipe, "env": env, **own}))
 
     # -- logs ----------------------------------------------------------------------------------------
     def _open_log(self) -> RunRecord | None:
@@ -358,7 +371,7 @@ class Trainer:
             "recipe": agent.recipe,
             "config": to_dict(agent.config) if agent.config is not None else None,
             "train": to_dict(self.config),
-            **{name: agent.info[name] for name in ("data", "evaluation") if name in agent.info},
+            **{name: agent.info[name] for name in ABOUT if name in agent.info},
         }
         facts = {"seed": self.config.seed, "data": agent.info.get("data")}
         record = RunRecord(self.run_dir, settings, facts)

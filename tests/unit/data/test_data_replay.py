@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from wm_toolkit.data import rings
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.replay import ReplayBuffer
 from wm_toolkit.data.rings import ColumnSpec
@@ -20,6 +23,7 @@ SPACES = Spaces(
     gym.spaces.Discrete(3),
 )
 EPISODE = 7
+HALF = ColumnSpec((3, 1), np.dtype(np.float16))
 
 
 def row(number: int, streams: int) -> dict:
@@ -40,8 +44,12 @@ def filled(rows: int = 40, *, streams: int = 2, capacity: int = 60, **options) -
     replay = ReplayBuffer(
         SPACES, capacity=capacity, streams=streams, **{"batch_size": 8, "length": 5, **options}
     )
+    extras = options.get("extras") or {}
     for number in range(rows):
-        replay.add(**row(number, streams))
+        more = {
+            n: np.full((streams, *spec.shape), number, spec.dtype) for n, spec in extras.items()
+        }
+        replay.add(**row(number, streams), **more)
     return replay
 
 
@@ -66,6 +74,21 @@ def test_every_sequence_is_what_its_stream_wrote_in_order():
         assert_close(batch.reward, torch.where(batch.is_first, 0, number).float())
 
 
+@pytest.mark.parametrize("rows", [17, 30, 44])
+def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows):
+    replay = filled(rows=rows, streams=3, capacity=90, length=6, extras={"half": HALF})
+    streams, starts = np.arange(3), np.arange(replay.rings.oldest, rows - 6 + 1)
+    stream, start = (grid.ravel() for grid in np.meshgrid(streams, starts))
+    whole = replay.rings.sequences(stream, start, 6)
+    assert whole.keys() == replay.rings.specs.keys()
+    for name, found in whole.items():
+        expected = replay.rings.read(name, stream, start[:, None] + np.arange(6))
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+    whole["obs/row"][:] = 0  # a copy: the buffer keeps what it has
+    assert (replay.rings.read("obs/row", stream, start[:, None])[..., 1] > 0).any()
+
+
 def test_uniform_draws_show_every_start_equally_often():
     replay = filled(batch_size=2000)
     seen = shown(next(replay))[:, 0]
@@ -73,6 +96,29 @@ def test_uniform_draws_show_every_start_equally_often():
     np.add.at(counts, (seen[:, 0], seen[:, 1] - 10), 1)
     expected = 2000 / 52
     assert ((counts - expected) ** 2 / expected).sum() < 90  # chi-square, 51 degrees of freedom
+
+
+@pytest.mark.parametrize("context", [0, 1])
+def test_sequences_that_would_run_across_an_end_finish_with_it_on_demand(context):
+    replay = filled(rows=44, batch_size=4000, context=context, mix=Mix(ends=True))
+    seen = shown(next(replay))[:, context:, 1] % EPISODE
+    # Of the 7 rows where a sequence of 5 may begin, 3 let it end within its episode, the last of them
+    # with it; the 4 that would run on are moved back there.
+    first = seen[:, 0]
+    assert set(first.tolist()) == {0, 1, 2}
+    share = (first == 2).mean()
+    assert abs(share - 5 / 7) < 0.04
+    assert (seen[first == 2, -1] == EPISODE - 1).all()
+
+
+def test_an_episode_shorter_than_a_sequence_ends_it_too():
+    replay = filled(batch_size=500, length=10, mix=Mix(ends=True))
+    batch = next(replay)
+    begins = batch.is_first[:, 1:].int()
+    place = shown(batch)[:, -1, 1] % EPISODE
+    moved = shown(batch)[:, 0, 1] > replay.rings.oldest
+    assert (place[moved] == EPISODE - 1).all()
+    assert (begins.sum(1) >= 1).all()
 
 
 def test_the_newest_and_the_oldest_start_can_be_drawn():
@@ -167,9 +213,9 @@ def test_a_buffer_of_another_layout_is_not_loaded(tmp_path):
 
 def test_a_truncated_file_is_named(tmp_path):
     filled().save(tmp_path / "replay")
-    path = tmp_path / "replay" / "obs.row.npy"
+    path = tmp_path / "replay" / "obs.row.00000.npy"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"obs\.row\.npy"):
+    with pytest.raises(CheckpointError, match=r"obs\.row\.00000\.npy"):
         filled().load(tmp_path / "replay")
 
 
@@ -194,6 +240,170 @@ def test_its_episodes_are_a_data_set():
     assert whole.terminated.tolist() == [False] * 5 + [True]
     assert whole.action.tolist() == [n % 3 for n in range(14, 20)]
     assert data.episode(4).truncated[-1]
+
+
+def episodes(lengths: list[int]) -> list[dict[str, np.ndarray]]:
+    """Recorded episodes whose rows are numbered through."""
+    starts = np.cumsum([0, *lengths])
+    found = []
+    for number, length in enumerate(lengths):
+        at = np.arange(length)
+        found.append(
+            {
+                "obs/row": np.stack([np.full(length, number), starts[number] + at], -1),
+                "action": (starts[number] + at) % 3,
+                "reward": np.where(at == 0, 0.0, starts[number] + at),
+                "terminated": (at == length - 1) & (number % 2 == 0),
+                "truncated": (at == length - 1) & (number % 2 == 1),
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lengths", "streams", "capacity"),
+    [
+        ([5, 9, 4], 1, 100),
+        ([5, 9, 4], 2, 100),
+        ([5, 9, 4, 30], 3, 30),
+        ([50], 2, 20),
+        ([7, 6], 2, 60),
+    ],
+)
+def test_recorded_episodes_fill_the_streams_in_order_newest_kept(lengths, streams, capacity):
+    replay = filled(rows=0, streams=streams, capacity=capacity, length=3)
+    replay.fill(episodes(lengths), sum(lengths))
+    rows = {name: column[:, : len(replay.rings)] for name, column in replay.rings.columns.items()}
+    share = min(sum(lengths) // streams, capacity // streams)
+    number = rows["obs/row"][..., 1].astype(int)
+    line = np.arange(sum(lengths) - share * streams, sum(lengths))
+    assert np.array_equal(number.ravel(), line)
+    starts, ends = np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths) - 1
+    begins = np.isin(number, starts)
+    begins[:, 0] = True
+    assert np.array_equal(rows["is_first"], begins)
+    terminal = np.isin(number, ends[::2])
+    cut = np.isin(number, ends[1::2])
+    cut[:, -1] |= ~terminal[:, -1]
+    assert np.array_equal(rows["terminated"], terminal)
+    assert np.array_equal(rows["truncated"], cut)
+    last = np.isin(number, ends)
+    assert np.array_equal(rows["action"].argmax(-1)[~last], (number % 3)[~last])
+    assert not rows["action"][last].any()
+    assert np.array_equal(rows["reward"], np.where(np.isin(number, starts), 0, number))
+
+
+def test_a_buffer_opens_from_the_data_set_it_saved_itself_as():
+    replay = filled()
+    data = TrajectoryDataset.from_trajectories(replay.trajectories(), SPACES)
+    other = filled(rows=0)
+    other.fill((data.rows(number) for number in range(len(data))), data.num_rows)
+    for name in ("obs/row", "terminated", "truncated", "reward"):
+        kept = replay.rings.read(name, np.arange(2), np.arange(10, 40)[None].repeat(2, 0))
+        found = other.rings.columns[name][:, :30]
+        if name == "truncated":  # what still ran, and what lost its beginning, counts as cut
+            found, kept = found[:, :-1], kept[:, :-1]
+        if name == "reward":  # what arrived with the first row of a begun episode is not known
+            found, kept = found[:, 1:], kept[:, 1:]
+        assert np.array_equal(found, kept)
+
+
+def test_filled_rows_count_neither_as_fresh_nor_as_unlikely():
+    replay = filled(rows=0, online=True, mix=Mix(0.0, 1.0, 0.0))
+    replay.fill(episodes([20, 20]), 40)
+    assert not len(replay._online()[0])
+    assert replay.tree is not None
+    assert replay.tree.total == 2 * replay.starts
+    with pytest.raises(DataError, match="only an empty buffer"):
+        replay.fill(episodes([4]), 4)
+
+
+def test_episodes_without_rewards_are_refused():
+    (bare,) = episodes([9])
+    del bare["reward"]
+    with pytest.raises(DataError, match="lack reward"):
+        filled(rows=0).fill([bare], 9)
+
+
+def test_a_sequence_comes_with_the_rows_before_it_and_only_its_own_are_corrected():
+    spec = {"latent": ColumnSpec((), np.dtype(np.float32))}
+    replay = ReplayBuffer(SPACES, capacity=40, batch_size=3, length=5, context=1, extras=spec)
+    for number in range(20):
+        replay.add(**row(number, 1), latent=np.full(1, number))
+    assert replay.starts == 15
+    batch = next(replay)
+    assert batch.action.shape == (3, 6, 3)
+    assert torch.equal(batch.extras["latent"], batch.obs["row"][..., 1])
+    one = replay.gather(np.array([0]), np.array([7]))
+    replay.write(one.index, {"latent": -torch.ones(1, 5)})
+    found = replay.gather(np.array([0]), np.array([7])).extras["latent"][0]
+    assert found.tolist() == [7.0, -1.0, -1.0, -1.0, -1.0, -1.0]
+
+
+def test_fresh_sequences_with_context_show_every_row_once_as_their_own():
+    replay = filled(rows=21, streams=1, capacity=60, context=1, online=True, batch_size=4)
+    own = shown(next(replay))[:, 1:, 1]
+    assert own.ravel().tolist() == list(range(1, 21))
+
+
+def test_what_did_not_change_is_linked_from_the_last_save_and_the_rest_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rings, "PIECE", 2 * 10 * 8)  # pieces of 10 rows of the observation
+    replay = filled(rows=25)
+    replay.save(tmp_path / "one")
+    for number in range(25, 28):
+        replay.add(**row(number, 2))
+    replay.save(tmp_path / "two", tmp_path / "one")
+    names = [f"obs.row.{piece:05d}.npy" for piece in range(3)]
+    inodes = [[(tmp_path / run / n).stat().st_ino for n in names] for run in ("one", "two")]
+    assert [a == b for a, b in zip(*inodes, strict=True)] == [True, True, False]
+    for folder, count in (("one", 25), ("two", 28)):
+        again = filled(rows=0)
+        again.load(tmp_path / folder)
+        assert again.rings.written == count
+        expected = filled(rows=count).rings.columns
+        assert all(np.array_equal(again.rings.columns[n], expected[n]) for n in expected)
+    again.rings.write("reward", np.array([0]), np.array([[3]]), np.array([[99.0]]))
+    again.save(tmp_path / "three", tmp_path / "two")
+    third = filled(rows=0)
+    third.load(tmp_path / "three")
+    assert third.rings.columns["reward"][0, 3] == 99.0
+    second = filled(rows=0)
+    second.load(tmp_path / "two")
+    assert second.rings.columns["reward"][0, 3] == 3.0
+
+
+def test_a_folder_of_another_save_is_not_linked_from(tmp_path):
+    one, other = filled(), filled(rows=33)
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    other.save(tmp_path / "again", tmp_path / "one")
+    found = filled(rows=0)
+    found.load(tmp_path / "again")
+    assert found.rings.written == 33
+    assert np.array_equal(found.rings.columns["reward"], other.rings.columns["reward"])
+
+
+def test_where_nothing_can_be_linked_everything_is_copied(tmp_path, monkeypatch):
+    replay = filled()
+    replay.save(tmp_path / "one")
+
+    def refuse(*paths):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(rings.os, "link", refuse)
+    replay.save(tmp_path / "two", tmp_path / "one")
+    found = filled(rows=0)
+    found.load(tmp_path / "two")
+    assert np.array_equal(found.rings.columns["reward"], replay.rings.columns["reward"])
+
+
+def test_a_disk_that_cannot_hold_the_files_is_said_before_the_start(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(DataError, match=r"has 0\.0 GiB left"):
+        filled(memory=100, folder=tmp_path / "rings")
 
 
 def test_too_few_rows_are_said():

@@ -180,11 +180,19 @@ def test_training_leaves_the_agent_with_the_weights_it_was_evaluated_with(tmp_pa
     assert torch.equal(again.model.encoder.weight, seen[-1])
 
 
+def test_without_a_named_metric_the_first_number_of_the_evaluation_counts(tmp_path):
+    rows = iter([(-3.0, 9.0), (-1.0, 8.0), (-2.0, 7.0)])
+    evaluate = lambda agent: dict(zip(("return_mean", "length_mean"), next(rows), strict=True))  # noqa: E731
+    result = make(tmp_path, evaluate=evaluate, eval_every=4, keep="best").train()
+    assert result.best == -1.0
+
+
 def test_a_missing_metric_or_evaluation_is_refused(tmp_path):
     with pytest.raises(
         ConfigError, match="no 'success_rate' to stop or keep by; it gave \\['r2'\\]"
     ):
-        make(tmp_path, evaluate=lambda agent: {"r2": 1.0}, eval_every=2, patience=1).train()
+        lacking = {"metric": "success_rate", "eval_every": 2, "patience": 1}
+        make(tmp_path, evaluate=lambda agent: {"r2": 1.0}, **lacking).train()
     with pytest.raises(ConfigError, match="need an evaluation"):
         make(tmp_path, keep="best")
     agent = toy_agent()
@@ -194,6 +202,23 @@ def test_a_missing_metric_or_evaluation_is_refused(tmp_path):
 
 
 # -- failures -------------------------------------------------------------------------------------
+def test_a_hook_that_fails_before_the_first_update_leaves_no_log_open(tmp_path):
+    closed = []
+
+    class Failing(Hook):
+        def before_training(self, trainer):
+            trainer._log._logs.append(Spy())
+            raise OSError("no terminal")
+
+    class Spy:
+        def close(self):
+            closed.append(True)
+
+    with pytest.raises(OSError, match="no terminal"):
+        make(tmp_path, hooks=[Failing()]).train()
+    assert closed == [True]
+
+
 class Poison(ToySource):
     def __next__(self):
         batch = super().__next__()
