@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Annotated
 
 import tyro
@@ -27,11 +28,13 @@ class Args:
         name: the benchmark (`wm list benchmarks`); all of them if left out.
         json: print one JSON object on when, where and with what, then one per case.
         quick: few repeats; numbers are rough.
+        rival: the Python of an environment that holds the peer of `train` (sheeprl); this one if left out.
     """
 
     name: Annotated[str, tyro.conf.Positional] = ""
     json: bool = False
     quick: bool = False
+    rival: str = ""
 
 
 def run(args: Args) -> int:
@@ -39,9 +42,11 @@ def run(args: Args) -> int:
     import torch
 
     from wm_toolkit.cli.benchmarks import BENCHMARKS
-    from wm_toolkit.cli.benchmarks.measure import circumstances
+    from wm_toolkit.cli.benchmarks.measure import RIVAL_PYTHON, circumstances
 
     chosen = [BENCHMARKS[args.name]] if args.name else [BENCHMARKS[n] for n in BENCHMARKS.names()]
+    if args.rival:
+        os.environ[RIVAL_PYTHON] = args.rival
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,4 +70,5 @@ def run(args: Args) -> int:
 def command(args: Args) -> str:
     """What was typed."""
     flags = [f"--{name}" for name in ("json", "quick") if getattr(args, name)]
-    return " ".join(["wm bench", *filter(None, [args.name]), *flags])
+    rival = ["--rival", args.rival] if args.rival else []
+    return " ".join(["wm bench", *filter(None, [args.name]), *flags, *rival])

@@ -77,8 +77,13 @@ def log_to_stderr() -> None:
 
 
 @contextmanager
-def progress(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, from the first step on if `shown`; yields `advance(done, total)`."""
+def progress(
+    what: str, *, shown: bool = True, ends: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, from the first step on if `shown`; yields `advance(done, total)`.
+
+    With `ends` it is no longer drawn once everything is done, so that another bar may follow.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -92,6 +97,8 @@ def progress(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], 
         bar.update(task, completed=done, total=total)
         if shown and not bar.live.is_started:
             bar.start()
+        if ends and done >= total and bar.live.is_started:
+            bar.stop()
 
     try:
         yield advance

@@ -13,7 +13,9 @@ from wm_toolkit.cli import output
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """Make report.html and goals.gif of a run again from what lies in its folder.
+    """Make report.html of a run from what lies in its folder, and goals.gif where it reached for goals.
+
+    A run that learns from rewards can be looked at while it goes on: returns, losses, its newest dreams.
 
     For example: `wm render runs/demo`.
 
@@ -29,9 +31,10 @@ class Args:
 def run(args: Args) -> int:
     """Write both and say where."""
     from wm_toolkit.training.measure import render_run
+    from wm_toolkit.training.return_page import learns_from_rewards, render_returns
     from wm_toolkit.training.run_folder import FILM
 
-    page = render_run(args.run)
+    page = render_returns(args.run) if learns_from_rewards(args.run) else render_run(args.run)
     film = page.parent / FILM
     made = {"report": str(page), "film": str(film) if film.exists() else None}
     if args.json:

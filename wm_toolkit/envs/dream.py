@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,13 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_toolkit.batch import Batch
-from wm_toolkit.envs.rows import feature_space, row_generators, row_seeds, unshare
+from wm_toolkit.envs.decoded import VIEWS, View
+from wm_toolkit.envs.rows import row_generators, row_seeds, unshare
 from wm_toolkit.envs.starts import as_starts, dense_reward, find_goal, load_model
-from wm_toolkit.errors import ConfigError
+from wm_toolkit.errors import ConfigError, did_you_mean
+from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.objective import GOAL, Objective
 from wm_toolkit.structs import cat
 
 BANK = 1024  # stored frames among which rendering looks for the nearest one
+
+Termination = Literal["sampled", "likely"]
 
 
 class Dream:
@@ -29,9 +34,10 @@ class Dream:
         horizon: steps until truncation.
         context: frames of a data set that are observed before the dream.
         device: where the model runs.
+        observation, termination, temperature: as in `WorldModelEnv`.
 
     Attributes:
-        space: of one row's observation: features, and those of the goal if it is drawn.
+        space: of one row's observation.
         action_space: of one row's raw action.
         start: [N] index of the start that every row's dream began from.
     """
@@ -47,10 +53,17 @@ class Dream:
         horizon: int,
         context: int,
         device: str | None,
+        observation: View,
+        termination: Termination,
+        temperature: float | None,
     ) -> None:
         if horizon < 1 or context < 1:
             raise ConfigError(f"horizon is {horizon}, context {context}; both must be at least 1")
+        _one_of("observation", observation, tuple(VIEWS))
+        _one_of("termination", termination, ("sampled", "likely"))
+        self.termination = termination
         self.model = load_model(unshare(model)).eval()
+        self.temperature = _checked(temperature, self.model)
         if device is not None:
             self.model.to(device)
         self.objective: Objective = unshare(objective)
@@ -70,8 +83,9 @@ class Dream:
         self._goal_obs: dict[str, Tensor] = {}
         self._bound = self.objective
         self.begin(np.arange(rows), {})
-        width = self.observation().shape[-1]
-        self.space = feature_space(width)
+        with torch.no_grad():
+            self._view = VIEWS[observation](self.model, self._state, self._goal())
+        self.space = self._view.space
 
     def seed(self, seed: int | Sequence[int | None] | None) -> None:
         """Seed every row's draws, and the model's noise; None goes on with the generators."""
@@ -133,7 +147,8 @@ class Dream:
         """
         live = np.ones(self.rows, bool) if skip is None else ~skip
         action = self.model.spaces.encode_action(actions).to(self.model.device)
-        self._state = self.model.imagine(self._state, action, generator=self._noise)
+        with _at(self.model, self.temperature):
+            self._state = self.model.imagine(self._state, action, generator=self._noise)
         self.elapsed += 1
         reward = dense_reward(self._bound, self.model, action, self._state)
         reward = np.where(live, reward.double().cpu().numpy(), 0.0)
@@ -143,42 +158,49 @@ class Dream:
     def _draw_ends(self, live: NDArray[np.bool_]) -> NDArray[np.bool_]:
         ended = np.zeros(self.rows, bool)
         if "continue" in self.model.heads:
-            goes_on = self.model.predict("continue", self._state).mean.cpu().numpy()
+            goes_on = self.model.continues(self._state).cpu().numpy()
             for row in np.flatnonzero(live):
-                ended[row] = self._generators[row].random() >= goes_on[row]
+                drawn = self._generators[row].random() if self.termination == "sampled" else 0.5
+                ended[row] = drawn >= goes_on[row]
         return ended
 
     @torch.no_grad()
-    def observation(self) -> NDArray[np.float32]:
-        """[N, F] features, followed by the goal's [N, G] if it is drawn."""
-        features = self.model.features(self._state)
+    def observation(self) -> Any:
+        """[N, ...] what is shown of the present states."""
+        return self._view(self._state, self._goal())
+
+    def _goal(self) -> Tensor | None:
+        """[N, G] the goals' features, if they are drawn."""
         goal = find_goal(self._bound)
-        if self.draws_goals and goal is not None and goal.features is not None:
-            features = torch.cat([features, goal.features], -1)
-        return features.float().cpu().numpy()
+        return goal.features if self.draws_goals and goal is not None else None
 
     # -- rendering -------------------------------------------------------------------------------
     def check_render_mode(self, render_mode: str | None) -> str | None:
         """The render mode, refused if nothing can be shown."""
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
-        if render_mode and "decoder" not in self.model.heads and self._image_key() is None:
+        if render_mode and self._drawn() is None and self._image_key() is None:
             raise ConfigError(
-                "there is nothing to render: the model has no 'decoder' head, and starts have no images"
+                "there is nothing to render: the model draws no image, and starts have none"
             )
         return render_mode
 
     @torch.no_grad()
     def render(self) -> NDArray[np.uint8]:
         """[N, h, w, C] images of the present states."""
-        if "decoder" in self.model.heads:
-            picture: Any = self.model.predict("decoder", self._state)
-            if hasattr(picture, "uint8"):
-                return picture.uint8.cpu().numpy()
-            return picture.mean.clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
+        picture = self._drawn()
+        if picture is not None:
+            return picture.cpu().numpy()
         features, images = self._bank()
         nearest = torch.cdist(self.model.features(self._state).float(), features).argmin(-1)
         return images[nearest.cpu()].numpy()
+
+    def _drawn(self) -> Tensor | None:
+        """[N, h, w, C] the first image that the model's decoder draws, if it draws any."""
+        if "decoder" not in self.model.heads:
+            return None
+        drawn = self.model.decode(self._state).values()
+        return next((x for x in drawn if x.dtype == torch.uint8 and x.ndim == 4), None)
 
     def _image_key(self) -> str | None:
         obs = self.starts.gather(np.zeros(1, np.int64)).obs
@@ -195,3 +217,31 @@ class Dream:
             state = self.model.observe_sequence(batch, generator=self._noise)[:, -1]
             self._stored = self.model.features(state).float(), batch.obs[key][:, -1].cpu()
         return self._stored
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}.{did_you_mean(value, known)}")
+
+
+def _checked(temperature: float | None, model: WorldModel) -> float | None:
+    if temperature is None:
+        return None
+    if model.temperature is None:
+        raise ConfigError(
+            f"{type(model).__name__} dreams without a temperature; leave temperature={temperature} out"
+        )
+    if not temperature > 0:
+        raise ConfigError(f"temperature is {temperature}, expected above 0")
+    return temperature
+
+
+@contextmanager
+def _at(model: WorldModel, temperature: float | None) -> Iterator[None]:
+    """Let the model dream at a temperature inside the block; it may be shared with other dreams."""
+    before = model.temperature
+    model.temperature = before if temperature is None else temperature
+    try:
+        yield
+    finally:
+        model.temperature = before

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from wm_toolkit.envs.dream import Dream
+from wm_toolkit.envs.decoded import View, row
+from wm_toolkit.envs.dream import Dream, Termination
 from wm_toolkit.envs.rows import Shared, check_options, over, pop_reset_mask, share
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.planning.objective import Objective
@@ -43,14 +44,16 @@ class WorldModelEnv(_WorldModelEnv, gym.Env):
 
     The observation is the model's features (float32 [F]); where the objective holds a `Goal` whose goal
     is drawn per episode, the goal's features stand behind them. The reward is the objective's for the
-    state arrived in (for a Goal minus the distance, whatever its mode). The episode terminates as the
-    model's "continue" head says, by a draw, and is truncated at `horizon`.
+    state arrived in (for a Goal minus the distance, whatever its mode; for `Reward` the mean of the
+    model's reward head). The episode terminates as the model's "continue" head says, a discount it was
+    taught taken out, and is truncated at `horizon`.
 
     Args:
         model: a world model, an agent, or the name or path of a saved one; put into evaluation mode.
         objective: what is rewarded.
         starts: where dreams begin: a data set or its name (windows of `context` frames), a Batch
-            [M, T], or observations {key: [M, ...]}.
+            [M, T] (each sequence is filtered, the dream begins behind it), or observations
+            {key: [M, ...]}.
         goals: where goals are drawn from, if the objective has one; in any form of `starts`, which is
             the default.
         horizon: steps of the model after which an episode is truncated.
@@ -58,6 +61,12 @@ class WorldModelEnv(_WorldModelEnv, gym.Env):
         render_mode: "rgb_array": the "decoder" head's image, else the stored frame of `starts` whose
             features are nearest.
         device: where the model runs; by default where it is.
+        observation: "features", or "decoded": what the decoder draws, in the form of the environment
+            that the model learnt from, so that a policy made for it acts here unchanged.
+        termination: "sampled" draws the end of an episode with the head's probability; "likely" ends it
+            where ending is the likelier event.
+        temperature: of the dream, for models that have such a dial: above 1 it is more random than what
+            was learnt, and harder to exploit (Ha and Schmidhuber 2018); None leaves the model's own.
 
     Example:
         >>> env = gym.make("wm_toolkit/WorldModel-v0", model="runs/lewm", objective=Goal(), starts=data)
@@ -77,28 +86,41 @@ class WorldModelEnv(_WorldModelEnv, gym.Env):
         context: int = 1,
         render_mode: str | None = None,
         device: str | None = None,
+        observation: View = "features",
+        termination: Termination = "sampled",
+        temperature: float | None = None,
     ) -> None:
         self._dream = Dream(
-            model, objective, starts, goals, rows=1, horizon=horizon, context=context, device=device
+            model,
+            objective,
+            starts,
+            goals,
+            rows=1,
+            horizon=horizon,
+            context=context,
+            device=device,
+            observation=observation,
+            termination=termination,
+            temperature=temperature,
         )
         self.render_mode = self._dream.check_render_mode(render_mode)
         self.observation_space, self.action_space = self._dream.space, self._dream.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin a dream at a random start; options["start"] and ["goal"] give its index instead."""
         gym.Env.reset(self, seed=seed)
         chosen = check_options(options, ("start", "goal"))
         self._dream.seed(seed)
         self._dream.begin(np.zeros(1, np.int64), chosen)
-        return self._dream.observation()[0], {"start": int(self._dream.start[0])}
+        return row(self._dream.observation(), 0), {"start": int(self._dream.start[0])}
 
-    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Dream one step with a raw action of the action space."""
         reward, terminated, truncated = self._dream.step(np.asarray(action)[None])
         info = {"start": int(self._dream.start[0])}
-        obs = self._dream.observation()[0]
+        obs = row(self._dream.observation(), 0)
         return obs, float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
@@ -110,7 +132,8 @@ class WorldModelVectorEnv(_WorldModelEnv, gym.vector.VectorEnv):
     """`num_envs` dreams in one batch; a row that ended starts anew on the next step.
 
     Args:
-        model, objective, starts, goals, horizon, context, render_mode, device: as in `WorldModelEnv`.
+        model, objective, starts, goals, horizon, context, render_mode, device, observation,
+            termination, temperature: as in `WorldModelEnv`.
         num_envs: N.
         max_episode_steps: another name for `horizon`, as `gymnasium.make_vec` passes it.
 
@@ -137,6 +160,9 @@ class WorldModelVectorEnv(_WorldModelEnv, gym.vector.VectorEnv):
         context: int = 1,
         render_mode: str | None = None,
         device: str | None = None,
+        observation: View = "features",
+        termination: Termination = "sampled",
+        temperature: float | None = None,
         max_episode_steps: int | None = None,
     ) -> None:
         if num_envs < 1:
@@ -151,6 +177,9 @@ class WorldModelVectorEnv(_WorldModelEnv, gym.vector.VectorEnv):
             horizon=max_episode_steps or horizon,
             context=context,
             device=device,
+            observation=observation,
+            termination=termination,
+            temperature=temperature,
         )
         self.render_mode = self._dream.check_render_mode(render_mode)
         self.single_observation_space = self._dream.space
@@ -164,7 +193,7 @@ class WorldModelVectorEnv(_WorldModelEnv, gym.vector.VectorEnv):
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin a dream in every row, or in those of options["reset_mask"].
 
         Args:
@@ -181,9 +210,7 @@ class WorldModelVectorEnv(_WorldModelEnv, gym.vector.VectorEnv):
         self._ended[rows] = False
         return self._dream.observation(), self._infos()
 
-    def step(
-        self, actions: Any
-    ) -> tuple[NDArray[np.float32], NDArray, NDArray, NDArray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         """Dream one step with raw actions [N, ...]; rows that had ended start anew instead."""
         restart = self._ended
         reward, terminated, truncated = self._dream.step(np.asarray(actions), skip=restart)

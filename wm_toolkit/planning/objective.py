@@ -85,11 +85,12 @@ class Reward(Objective):
     """The model's own reward, with its value head at the end of the plan if it has one.
 
     Args:
-        gamma: discount per step of the model (after frame skip).
+        gamma: discount per step of the model (after frame skip); None takes the one that the model's
+            "continue" head, and so its value head, was taught (Dreamer V3), else 1.
         bootstrap: "value" demands the value head, "none" ignores it, "auto" uses it if there.
     """
 
-    gamma: float = 0.99
+    gamma: float | None = 0.99
     bootstrap: Literal["auto", "value", "none"] = "auto"
 
     def reward(self, model: WorldModel, action: Tensor, state: Any) -> Tensor:
@@ -97,10 +98,11 @@ class Reward(Objective):
         return model.predict("reward", state).mean
 
     def discount(self, model: WorldModel, state: Any) -> Tensor | float:
-        """[...] gamma times the mean of the continue head, or gamma where there is none."""
+        """[...] gamma times the probability of going on, or gamma where no head says it."""
+        gamma = model.discount if self.gamma is None else self.gamma
         if "continue" not in model.heads:
-            return self.gamma
-        return self.gamma * model.predict("continue", state).mean
+            return gamma
+        return gamma * model.continues(state)
 
     def value(self, model: WorldModel, state: Any) -> Tensor | float:
         """[...] mean of the value head."""
@@ -117,11 +119,11 @@ class Survival(Objective):
 
     def reward(self, model: WorldModel, action: Tensor, state: Any) -> Tensor:
         """[...] probability of going on."""
-        return model.predict("continue", state).mean
+        return model.continues(state)
 
     def discount(self, model: WorldModel, state: Any) -> Tensor:
         """[...] gamma times the same probability."""
-        return self.gamma * model.predict("continue", state).mean
+        return self.gamma * model.continues(state)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from wm_toolkit.render.rollout import HorizonError, horizon_chart
 from wm_toolkit.render.video import (
     BAD,
     GOOD,
+    GREY,
     Pixels,
     bordered,
     film_strip,
@@ -27,7 +28,6 @@ from wm_toolkit.render.video import (
     upscale,
 )
 
-GREY = (100, 116, 139)
 ANIMATION_FPS = 4.0  # an episode's frames are a decision apart
 
 
@@ -80,14 +80,10 @@ def goal_report(report: RunReport) -> str:
         report.lead,
         _facts(report),
         _results(report.results),
-        _training(report.curves),
+        training_section(report.curves),
         _prediction(report.horizon, report.dream),
         _episodes(report.episodes),
-        page.section(
-            "How to repeat it",
-            page.details("Run record", report.record),
-            page.details("Resolved configuration", report.config),
-        ),
+        repeat_section(report.record, report.config),
         footer=f"wm_toolkit {report.record.get('versions', {}).get('wm_toolkit', '')}".strip(),
     )
 
@@ -152,9 +148,19 @@ def success_chart(results: Mapping[str, Result]) -> str:
     return line_chart(series, title=title, x_label="budget, steps", y_label="%", zero=True)
 
 
-def _training(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def training_section(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Training curves by name as (update, value) pairs; empty if none has two points."""
     drawn = [curve_chart(name, points) for name, points in curves.items() if len(points) > 1]
     return page.section("Training", page.charts(*drawn))
+
+
+def repeat_section(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Record and config of a run, to unfold."""
+    return page.section(
+        "How to repeat it",
+        page.details("Run record", record),
+        page.details("Resolved configuration", config),
+    )
 
 
 def curve_chart(name: str, points: Sequence[tuple[float, float]]) -> str:

@@ -21,6 +21,7 @@ Colour = tuple[int, int, int]
 
 GOOD: Colour = (22, 163, 74)
 BAD: Colour = (220, 38, 38)
+GREY: Colour = (100, 116, 139)
 PAPER: Colour = (255, 255, 255)
 
 MAX_COLOURS = 256  # a GIF has no more

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from wm_toolkit.agents.actors import PlanningActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.cli.benchmarks import Case, benchmark
-from wm_toolkit.cli.eval import goals_from, protocol_of
+from wm_toolkit.cli.eval import goals_from
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.objective import Objective
-from wm_toolkit.training.evaluate import Evaluation, evaluate
+from wm_toolkit.training.config import EvaluationConfig
+from wm_toolkit.training.evaluate import Evaluation, checked_protocol, evaluate
 
 AGENT, HORIZON = "lewm-tworooms", 5
 
@@ -20,7 +21,8 @@ AGENT, HORIZON = "lewm-tworooms", 5
 def run(quick: bool) -> Iterator[Case]:
     """CPU milliseconds per decision in TwoRooms: the search that stops early beside the full one."""
     agent = Agent.from_pretrained(AGENT)
-    protocol = dataclasses.replace(protocol_of(agent), episodes=4 if quick else 100)
+    protocol = checked_protocol(agent, None, EvaluationConfig)
+    protocol = dataclasses.replace(protocol, episodes=4 if quick else 100)
     held_out = goals_from(agent, protocol, "")
 
     def reached(planner: CEM, warm_start: bool) -> Evaluation:

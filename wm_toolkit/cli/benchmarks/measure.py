@@ -17,6 +17,9 @@ import psutil
 import torch
 
 MATRIX = 512  # large enough for the peak rate, small enough to stay in the cache
+RIVAL_PYTHON = (
+    "WM_TOOLKIT_RIVAL_PYTHON"  # variable that names the Python of a peer with its own environment
+)
 PACKAGES = ("wm_toolkit", "torch", "numpy", "h5py", "stable-worldmodel", "lancedb", "transformers")
 
 

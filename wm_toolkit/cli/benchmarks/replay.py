@@ -1,0 +1,92 @@
+"""How fast sequences are drawn from a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+
+from wm_toolkit.cli.benchmarks import Case, benchmark
+from wm_toolkit.cli.benchmarks.measure import compare
+from wm_toolkit.data.replay import ReplayBuffer
+from wm_toolkit.spaces import Spaces
+
+BATCH, LENGTH, STREAMS = 16, 64, 4
+OBSERVATIONS = {
+    "images 64x64x3": (gym.spaces.Box(0, 255, (64, 64, 3), np.uint8), 20_000),
+    "vectors of 1000": (gym.spaces.Box(-1.0, 1.0, (1000,), np.float32), 40_000),
+    "vectors of 24": (gym.spaces.Box(-1.0, 1.0, (24,), np.float32), 100_000),
+}
+"""(observation space, rows): more than the processor's caches hold."""
+MANY = 40
+"""Batches between two looks at the clock."""
+SMALL = 2**14
+"""Bytes of a sequence of a column that is small enough to stay in the processor's cache."""
+
+
+@benchmark("replay")
+def run(quick: bool) -> Iterator[Case]:
+    """Batches of 16 sequences of 64 rows from a replay, beside a plain copy of as many bytes."""
+    for name, (space, rows) in OBSERVATIONS.items():
+        replay = full(space, rows)
+        works = {"ours": partial(next, replay), "far": far_copy(replay), "near": near_copy(replay)}
+        many = {key: partial(_repeat, work) for key, work in works.items()}
+        taken = compare(many, 3 if quick else 25)
+        ours, far, near = (spent.times(1e6 / MANY) for spent in taken.values())
+        yield Case(
+            f"{BATCH} x {LENGTH} rows of {name}",
+            "CPU us",
+            ours.cpu,
+            far.cpu,
+            wall=ours.wall,
+            note=f"{ours.cpu / far.cpu:.2f} times the floor; {near.cpu:.0f} us from the processor's cache",
+        )
+
+
+def full(space: gym.spaces.Box, rows: int) -> ReplayBuffer:
+    """A replay that has been written round once and a third, with an action of 6 numbers."""
+    spaces = Spaces({"seen": space}, gym.spaces.Box(-1.0, 1.0, (6,), np.float32))
+    replay = ReplayBuffer(spaces, capacity=rows, streams=STREAMS, batch_size=BATCH, length=LENGTH)
+    for column in replay.rings.columns.values():
+        column[:] = 1
+    replay.rings.written = rows // STREAMS * 4 // 3
+    return replay
+
+
+def far_copy(replay: ReplayBuffer) -> Callable[[], None]:
+    """Copies so many whole sequences that lie where the next ones lie, into memory that is used again."""
+    rng = np.random.default_rng(0)
+    columns = [column.reshape(-1, *column.shape[2:]) for column in replay.rings.columns.values()]
+    copies = [np.ones((BATCH, LENGTH, *c.shape[1:]), c.dtype) for c in columns]
+    most = len(columns[0]) - LENGTH
+
+    def copy() -> None:
+        starts = rng.integers(most, size=BATCH).tolist()
+        for column, target in zip(columns, copies, strict=True):
+            if target[0].nbytes < SMALL:  # a call for each sequence would cost more than the bytes
+                np.copyto(target, column[: BATCH * LENGTH].reshape(target.shape))
+                continue
+            for row, start in enumerate(starts):
+                target[row] = column[start : start + LENGTH]
+
+    return copy
+
+
+def near_copy(replay: ReplayBuffer) -> Callable[[], None]:
+    """Copies the same bytes again and again, in one call for each column."""
+    columns = replay.rings.columns.values()
+    rows = [np.ones((BATCH, LENGTH, *c.shape[2:]), c.dtype) for c in columns]
+    copies = [row.copy() for row in rows]
+
+    def copy() -> None:
+        for row, target in zip(rows, copies, strict=True):
+            np.copyto(target, row)
+
+    return copy
+
+
+def _repeat(work: Callable[[], object]) -> None:
+    for _ in range(MANY):
+        work()
