@@ -48,6 +48,10 @@ class PlanError(WmError, ValueError):
     """A planner was asked for something it cannot do."""
 
 
+class ActorError(WmError, RuntimeError):
+    """An actor in a process of its own failed or died; the message holds its traceback."""
+
+
 class UnknownNameError(WmError, KeyError):
     """A name is not in a registry; the message offers close matches."""
 

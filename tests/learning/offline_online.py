@@ -1,0 +1,134 @@
+"""Offline first, online after, in Pendulum-v1: python tests/learning/offline_online.py [CASE [SEED ...]].
+
+A CASE says how many updates each stage has; by default all cases, one seed. A short online run of Dreamer V3 (nano)
+leaves an agent and a replay, and the replay becomes a data set. From that alone a new agent is trained; then a fresh
+actor and critic in dreams of its frozen world model; then the offline agent is fine-tuned online from its
+checkpoint. All of them, and the random policy, play the same real episodes. Each seed is one JSON line of
+tests/learning/results/offline_online.jsonl; CPU seconds are of this process, one thread, measurements included.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_toolkit.agents.agent import Agent
+from wm_toolkit.data.dataset import TrajectoryDataset
+from wm_toolkit.data.formats.hdf5 import Hdf5Writer
+from wm_toolkit.data.replay import ReplayBuffer
+from wm_toolkit.registry import build, recipe_config
+from wm_toolkit.training.baselines import random_agent
+from wm_toolkit.training.hooks import Hook
+from wm_toolkit.training.online import train_online
+from wm_toolkit.training.returns import evaluate_returns
+from wm_toolkit.training.trainer import Trainer
+
+RECIPE, ENV, EPISODES = "dreamer_v3.nano", "Pendulum-v1", 50
+RESULTS = Path(__file__).parent / "results" / "offline_online.jsonl"
+CASES = {
+    "medium_replay": {"short": 600, "offline": 1500, "behaviour": 800, "online": 500},
+    "first_steps": {"short": 250, "offline": 800, "behaviour": 500, "online": 500},
+}
+BEHAVIOUR = ("heads.policy.", "heads.value.")
+
+
+class KeepReplay(Hook):
+    """Writes what a run has seen as a data set.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Every episode of the replay."""
+        replay = getattr(trainer.source, "replay", None)
+        assert isinstance(replay, ReplayBuffer)
+        with Hdf5Writer(self.path, replay.spaces, metadata={"env": ENV}) as writer:
+            for episode in replay.trajectories():
+                writer.add_episode(episode)
+
+
+def config_of(seed: int, updates: int, **changes: Any) -> Any:
+    """The preset for one stage; the learner is checkpointed at its end."""
+    changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0}
+    return recipe_config(RECIPE, train__seed=seed, train__updates=updates, **changes)
+
+
+def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:
+    """The agent's world model with an actor and a critic that know nothing, saved."""
+    other = build(RECIPE, agent.spaces, agent.config)
+    weights = agent.model.state_dict()
+    own = {k: v for k, v in other.model.state_dict().items() if k.startswith(BEHAVIOUR)}
+    other.model.load_state_dict(weights | own)
+    other.info = {"evaluation": agent.info["evaluation"]}
+    return other.save_pretrained(folder)
+
+
+def measure(case: str, seed: int, folder: Path) -> dict[str, Any]:
+    """All stages of one seed, and what the agents play after each."""
+    updates = CASES[case]
+    scores: dict[str, Any] = {}
+    cpu_seconds: dict[str, float] = {}
+
+    def stage(name: str, env: str | None, frozen: bool = False, **options: Any) -> Agent:
+        began, config = time.process_time(), config_of(seed, updates[name], frozen_model=frozen)
+        agent, _ = train_online(RECIPE, config, env, folder / name, **options)
+        scores[name] = evaluate_returns(agent).to_json()
+        cpu_seconds[name] = time.process_time() - began
+        return agent
+
+    short = stage("short", ENV, hooks=[KeepReplay(folder / "replay.h5")])
+    scores["random"] = evaluate_returns(random_agent(short)).to_json()
+    data = TrajectoryDataset.load(folder / "replay.h5")
+    offline = stage("offline", None, data=data)
+    fresh = with_fresh_behaviour(offline, folder / "fresh")
+    scores["fresh"] = evaluate_returns(Agent.from_pretrained(fresh)).to_json()
+    stage("behaviour", None, frozen=True, data=data, init=fresh)
+    stage("online", ENV, data=data, init=folder / "offline")
+    return {
+        "case": case,
+        "recipe": RECIPE,
+        "env": ENV,
+        "seed": seed,
+        "updates": updates,
+        "data": about(data),
+        "scores": scores,
+        "cpu_seconds": cpu_seconds,
+    }
+
+
+def about(data: TrajectoryDataset) -> dict[str, Any]:
+    """What there was to learn from: rows, and the mean return of whole episodes."""
+    returns = [float(data.rows(number)["reward"].sum()) for number in range(len(data))]
+    whole = [
+        r
+        for r, n in zip(returns, data.episode_lengths, strict=True)
+        if n == max(data.episode_lengths)
+    ]
+    return {"episodes": len(data), "rows": data.num_rows, "return_mean": sum(whole) / len(whole)}
+
+
+def write(line: dict[str, Any]) -> None:
+    """Add a result to those there are, in place of an older one of the same case and seed."""
+    known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    lines = {(old["case"], old["seed"]): old for old in map(json.loads, known)}
+    lines[line["case"], line["seed"]] = line
+    RESULTS.write_text("".join(json.dumps(lines[key]) + "\n" for key in sorted(lines)))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    chosen, seeds = sys.argv[1:2] or list(CASES), [int(word) for word in sys.argv[2:]] or [0]
+    for case in chosen:
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                write(measure(case, seed, Path(folder)))

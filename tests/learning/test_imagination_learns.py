@@ -1,0 +1,43 @@
+"""The Dreamer family learns small tasks from rewards, seed after seed, beside random actions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from imagination import CASES, RESULTS, measure
+
+pytestmark = pytest.mark.learning
+SEEDS = (0, 1, 2)
+CPU_MINUTES = 10
+
+
+def check(result: dict) -> None:
+    agent, random = result["agent"], result["random"]
+    assert agent["episodes"] == 20
+    assert agent["return_mean"] > CASES[result["case"]].least
+    assert agent["interval"][0] > random["interval"][1]
+
+
+@pytest.mark.timeout(1500)
+def test_dreamer_v3_swings_the_pendulum_up_from_scratch(tmp_path):
+    check(measure("dreamer_v3_pendulum", 0, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_reaches_its_return_from_scratch(name, seed, tmp_path):
+    check(measure(name, seed, tmp_path))
+
+
+def test_the_stored_results_of_three_seeds_hold_what_is_promised():
+    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    assert {(r["case"], r["seed"]) for r in results} == {(n, s) for n in CASES for s in SEEDS}
+    for result in results:
+        check(result)
+        assert result["cpu_seconds"] < 60 * CPU_MINUTES
+        steps = [step for step, _ in result["curve"]]
+        assert steps == sorted(steps)
+        assert len(steps) >= 5

@@ -1,0 +1,43 @@
+"""Recorded episodes are enough to learn from, in dreams of a frozen model too, and what was learnt lasts online."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from offline_online import CASES, EPISODES, RESULTS, measure
+
+pytestmark = pytest.mark.learning
+LEAST = {"medium_replay": -250, "first_steps": -500}
+"""Mean return after fine-tuning; uniformly random actions return about -1200."""
+CPU_MINUTES = 10
+
+
+def check(result: dict) -> None:
+    scores = result["scores"]
+    assert all(score["episodes"] == EPISODES for score in scores.values())
+    random, offline, online = (scores[name] for name in ("random", "offline", "online"))
+    assert scores["fresh"]["interval"][0] < random["interval"][1], "a fresh behaviour knows nothing"
+    for name in ("offline", "behaviour", "online"):
+        assert scores[name]["interval"][0] > random["interval"][1], name
+    assert offline["return_mean"] > scores["short"]["return_mean"], "better than who recorded it"
+    assert online["interval"][1] > offline["interval"][0], "fine-tuning does not unlearn"
+    assert online["return_mean"] > LEAST[result["case"]]
+    if result["case"] == "first_steps":
+        assert online["interval"][0] > offline["interval"][1], "and where data were few, it gains"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_episodes_teach_and_experience_goes_on_from_there(case, tmp_path):
+    check(measure(case, 0, tmp_path))
+
+
+def test_the_stored_results_hold_what_is_promised():
+    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    assert {result["case"] for result in results} == set(CASES)
+    for result in results:
+        check(result)
+        assert result["updates"] == CASES[result["case"]]
+        assert sum(result["cpu_seconds"].values()) < 60 * CPU_MINUTES
