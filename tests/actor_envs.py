@@ -29,4 +29,4 @@ class Failing(CartPoleEnv):
         return obs, float(reward), terminated, truncated, info
 
 
-gym.register("Failing-v0", Failing)
+gym.register("Failing-v0", f"{__name__}:Failing")

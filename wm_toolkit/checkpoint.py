@@ -290,5 +290,8 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: st
             )
             if names
         ]
-        raise CheckpointError(f"{where} does not fit this model: {'; '.join(parts)}")
+        raise CheckpointError(
+            f"{where} does not fit this model: {'; '.join(parts)}. It was made for other spaces, or with "
+            "another config"
+        )
     module.load_state_dict(dict(tensors))

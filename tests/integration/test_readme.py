@@ -30,6 +30,15 @@ SHORTENED = {
     'wm eval runs/lewm --episodes 200 --set goals=env goal_options=\'{"goal_room": "opposite"}\'': (
         'wm eval runs/lewm --episodes 4 --set goals=env goal_options=\'{"goal_room": "opposite"}\''
     ),
+    "wm train dreamer_v3.nano --data cartpole.h5 --run runs/offline": (
+        "wm train dreamer_v3.nano --data cartpole.h5 --run runs/offline --updates 2 "
+        "--set evaluation.episodes=2"
+    ),
+    "wm train dreamer_v3.nano --env CartPole-v1 --data cartpole.h5 --init runs/offline "
+    "--run runs/online --steps 5000": (
+        "wm train dreamer_v3.nano --env CartPole-v1 --data cartpole.h5 --init runs/offline "
+        "--run runs/online --updates 2 --set evaluation.episodes=2"
+    ),
     # The pretrained model's own data set has 1,000 walks; the run's has a few.
     "wm plan lewm-tworooms --episode 3 --out plan.png": (
         "wm plan runs/lewm --episode 1 --out plan.png"
@@ -51,7 +60,7 @@ def test_every_python_block_runs_and_prints_what_it_says(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     found = blocks(README, "python")
-    assert len(found) == 6
+    assert len(found) == 8
     for code in found:
         exec(compile(code, "README.md", "exec"), names)
         shown = re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)

@@ -254,8 +254,12 @@ class ModelLearner:
             "program": self.program.own_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, own_rates: bool = False) -> None:
         """Restore what `state_dict` returned.
+
+        Args:
+            state: of a learner with the same options.
+            own_rates: keep this learner's learning rates, for a new run that begins where another ended.
 
         Raises:
             CheckpointError: if it was saved by a learner with other options.
@@ -267,7 +271,8 @@ class ModelLearner:
                     f"the saved learner has {'no ' if state[name] is None else ''}{name}, this one "
                     f"{'no' if here is None else 'has'}; build it with the config it was saved with"
                 )
-        self.updates, self._rates = state["updates"], list(state["rates"])
+        self.updates, rates = state["updates"], list(state["rates"])
+        self._rates = self._rates if own_rates else rates
         self._optimizer.load_state_dict(state["optimizer"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])

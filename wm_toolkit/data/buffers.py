@@ -29,11 +29,12 @@ class Buffers:
         shape = rows.shape + array.shape[1:]
         if array.dtype.itemsize * int(np.prod(shape)) < LEAST:
             return array[rows]
-        out = self._take(shape, array.dtype)
+        out = self.empty(shape, array.dtype)
         # Any other mode copies once more; the rows are known to exist.
         return np.take(array, rows, axis=0, out=out, mode="clip")
 
-    def _take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory of this pool with anything in it; it comes back when the last tensor in it is gone."""
         free = self._free.setdefault((shape, dtype), [])
         try:
             whole = free.pop()

@@ -72,7 +72,7 @@ class ReplayBuffer:
         if size < length + context:
             raise DataError(
                 f"capacity {capacity} of {streams} streams keeps {size} rows of each, fewer than the "
-                f"{length + context} of a sequence"
+                f"{length + context} of a sequence; keep more, or show shorter ones"
             )
         self.spaces, self.batch_size, self.length, self.context = (
             spaces,

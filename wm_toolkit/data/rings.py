@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from wm_toolkit.checkpoint import load_json, replace_folder, save_json
+from wm_toolkit.data.buffers import LEAST, Buffers
 from wm_toolkit.errors import CheckpointError, DataError
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Rings:
             self._check_room(Path(folder))
         self.columns = {name: self._allocate(name, folder) for name in self.specs}
         self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
+        self._buffers = Buffers()
         self._views: dict[tuple[str, int], np.ndarray] = {}
         self._saved = ""
         self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
@@ -135,28 +137,30 @@ class Rings:
         """
         slot = start % self.size
         place = np.minimum(stream * self.size + slot, self.streams * self.size - length)
-        split = np.flatnonzero(slot > self.size - length)
-        return {
-            name: self._sequences(name, place, length, split, stream, slot) for name in self.specs
-        }
-
-    def _sequences(
-        self,
-        name: str,
-        place: np.ndarray,
-        length: int,
-        split: np.ndarray,
-        stream: np.ndarray,
-        slot: np.ndarray,
-    ) -> np.ndarray:
-        spec, column = self.specs[name], self.columns[name]
-        pieces = self._pieces_of(name, length)[place]
-        found = pieces.view(spec.dtype).reshape(len(place), length, *spec.shape)
-        for row in split:  # those that go on at the front of the ring
-            head = self.size - slot[row]
-            found[row, :head] = column[stream[row], slot[row] :]
-            found[row, head:] = column[stream[row], : length - head]
+        split = np.flatnonzero(slot > self.size - length).tolist()
+        found = {}
+        for name, spec in self.specs.items():
+            if spec.nbytes * length >= LEAST:
+                found[name] = self._large(name, stream, slot, length)
+                continue
+            found[name] = self._small(name, place, length)
+            for row in split:  # they go on at the front of the ring
+                _copy(self.columns[name][stream[row]], slot[row], found[name][row])
         return found
+
+    def _large(self, name: str, stream: np.ndarray, slot: np.ndarray, length: int) -> np.ndarray:
+        """Sequences that are large in memory that was used before, as clearing it would take as long."""
+        spec, column = self.specs[name], self.columns[name]
+        found = self._buffers.empty((len(slot), length, *spec.shape), spec.dtype)
+        for row, (n, first) in enumerate(zip(stream.tolist(), slot.tolist(), strict=True)):
+            _copy(column[n], first, found[row])
+        return found
+
+    def _small(self, name: str, place: np.ndarray, length: int) -> np.ndarray:
+        """Sequences that are small and lie in one piece, in one call."""
+        spec = self.specs[name]
+        found = self._pieces_of(name, length)[place].view(spec.dtype)
+        return found.reshape(len(place), length, *spec.shape)
 
     def _pieces_of(self, name: str, length: int) -> np.ndarray:
         """View [streams * size - length + 1] of a column whose items are `length` rows in one piece."""
@@ -265,6 +269,14 @@ class Rings:
                 f"{path} cannot hold {spec.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
                 "give another folder, or a smaller capacity"
             ) from error
+
+
+def _copy(ring: np.ndarray, first: int, target: np.ndarray) -> None:
+    """Rows of one ring from slot `first` on, in at most two pieces."""
+    head = min(len(ring) - first, len(target))
+    target[:head] = ring[first : first + head]
+    if head < len(target):
+        target[head:] = ring[: len(target) - head]
 
 
 def _file(name: str, piece: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -248,4 +249,15 @@ def _observed(part: Output, space: gym.Space | None) -> Tensor:
         return part.mode.argmax(-1)
     if space is None or is_image(space):
         return part.mean.clamp(0, 1).mul(255).round().to(torch.uint8)
+    if isinstance(space, gym.spaces.Box) and space.dtype.kind in "iub":
+        return _counted(part.mean, space)
     return part.mean
+
+
+def _counted(mean: Tensor, space: gym.spaces.Box) -> Tensor:
+    """[..., n] the nearest whole numbers or flags of a space."""
+    low, high = (
+        torch.from_numpy(bound.astype(np.float32)).to(mean) for bound in (space.low, space.high)
+    )
+    whole = mean.round().clamp(low, high)
+    return whole.to(torch.from_numpy(np.zeros(0, space.dtype)).dtype)

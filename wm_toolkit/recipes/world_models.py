@@ -146,7 +146,7 @@ SMALL = dataclasses.replace(
     rollout_steps=300,
     sticky=0.8,
     envs=50,
-    vision_updates=3_000,
+    vision_updates=1_500,
     vision_batch=32,
     vision_rate=3e-3,
     memory_updates=1_000,
@@ -154,9 +154,9 @@ SMALL = dataclasses.replace(
     memory_decay=0.998,
     termination="sampled",
     horizon=300,
-    population=32,
+    population=16,
     sequence=48,
-    train=TrainConfig(updates=4_100, batch_size=32, clip=None, checkpoint_every=500),
+    train=TrainConfig(updates=2_575, batch_size=32, clip=None, checkpoint_every=500),
 )
 
 

@@ -110,6 +110,7 @@ class StartFrom(Hook):
         """Load them, unless the run goes on from a checkpoint of its own."""
         if trainer.update:
             return
+        learner = trainer.learner
         path = Checkpoints(Path(self.init) / CHECKPOINTS).latest()
         if path is None:
             known = Agent.from_pretrained(self.init).model.state_dict()
@@ -119,11 +120,12 @@ class StartFrom(Hook):
             load_state(trainer.agent.model, saved.model, str(path))
             # An optimiser of other parameters would not fit.
             frozen = saved.facts.get("agent", {}).get("frozen_model", False)
-            if frozen == getattr(trainer.agent.config, "frozen_model", False):
-                trainer.learner.load_state_dict(saved.state["learner"])
+            same = frozen == getattr(trainer.agent.config, "frozen_model", False)
+            if same and isinstance(learner, ModelLearner):
+                learner.load_state_dict(saved.state["learner"], own_rates=True)
                 return
-        if isinstance(trainer.learner, ModelLearner):
-            trainer.learner.program.restart()
+        if isinstance(learner, ModelLearner):
+            learner.program.restart()
 
 
 @contextmanager

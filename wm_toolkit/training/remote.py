@@ -15,7 +15,7 @@ from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.collector import Rows, load_snapshot, save_snapshot
 from wm_toolkit.training.experience_config import ExperienceConfig
 from wm_toolkit.training.lines import Line
-from wm_toolkit.training.worker import ActorJob, Collected, packed
+from wm_toolkit.training.worker import ActorJob, Collected, Copy, packed
 
 FACTS = "acting.json"
 
@@ -61,11 +61,11 @@ class RemoteCollectors:
     # -- acting ------------------------------------------------------------------------------------
     def ask(self, steps: int, *, random: bool = False, update: int = 0) -> None:
         """Let every actor begin so many rows, with new weights if those it has are too old."""
-        weights = None
+        copy = None
         if self._sent is None or update - self._sent >= self.sync_every:
-            weights, self._sent = packed(self.agent.model.state_dict()), update
+            copy, self._sent = Copy.of(self.agent), update
         for line in self.lines:
-            line.ask("collect", steps, random, weights)
+            line.ask("collect", steps, random, copy)
         self._waiting = True
 
     def rows(self) -> Iterator[Rows]:

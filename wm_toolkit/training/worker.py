@@ -69,6 +69,32 @@ class ActorJob:
 
 
 @dataclasses.dataclass(frozen=True)
+class Copy:
+    """What makes an actor's agent that of the learner.
+
+    Attributes:
+        weights: of the model, as `packed` makes them.
+        updates: that the learner has made, by which some recipes explore less and less.
+    """
+
+    weights: bytes
+    updates: int
+
+    @classmethod
+    def of(cls, agent: Agent) -> Copy:
+        """The learner's agent as it is now."""
+        learner = agent.learner
+        updates = learner.updates if isinstance(learner, ModelLearner) else 0
+        return cls(packed(agent.model.state_dict()), updates)
+
+    def give(self, agent: Agent) -> None:
+        """Let another agent be like it."""
+        agent.model.load_state_dict(load(self.weights))
+        if isinstance(agent.learner, ModelLearner):
+            agent.learner.updates = self.updates
+
+
+@dataclasses.dataclass(frozen=True)
 class Collected:
     """What an actor sends.
 
@@ -98,11 +124,11 @@ class Worker:
         self.collector = job.collector()
         self._told = 0
 
-    def collect(self, steps: int, random: bool, weights: bytes | None) -> Collected:
-        """So many rows of its environments, with these weights of the model, or those it has."""
+    def collect(self, steps: int, random: bool, copy: Copy | None) -> Collected:
+        """So many rows of its environments, acting like this copy of the agent, or like the last one."""
         done = self.collector
-        if weights is not None:
-            done.agent.model.load_state_dict(load(weights))
+        if copy is not None:
+            copy.give(done.agent)
         done.ask(steps, random=random)
         rows = list(done.rows())
         told, self._told = self._told, len(done.returns)

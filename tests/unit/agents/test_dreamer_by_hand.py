@@ -313,3 +313,31 @@ def test_the_total_weighs_the_terms_as_published(seen):
         *("mode", "vector", "reward", "continue", "dynamics", "representation"),
         *("policy", "value", "replay_value"),
     }
+
+
+def test_numbers_are_drawn_beyond_the_bounds_and_reinforced_as_drawn():
+    torch.manual_seed(0)
+    spaces = Spaces(SPACES.observation, gym.spaces.Box(-2, 2, (2,), np.float32))
+    program = build("dreamer_v3", spaces, CONFIG).learner.program
+    policy = program.model.heads["policy"]
+    for p in policy.parameters():
+        nn.init.normal_(p, std=0.3)
+    start = program.model.rssm.decode({n: x[:, 0] for n, x in rows().extras.items()})
+    dreams = []
+    dream = program.dream
+    program.dream = lambda *a: dreams.append(dream(*a)) or dreams[-1]
+    found, returns = program.behaviour(start)
+    features, actions = dreams[0].features, dreams[0].actions
+    features = getattr(features, "tensor", features)
+    assert float(actions.abs().max()) > 1
+    mean, raw = apply(policy.net, features[:, :-1]).chunk(2, -1)
+    mean, std = mean.tanh(), 0.9 * (raw + 2).sigmoid() + 0.1
+    square = ((actions - mean) / std).square()
+    log_prob = (-0.5 * square - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+    entropy = (std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+    value = read(apply(program.model.heads["value"], features[:, :-1]))
+    goes_on = apply(program.model.heads["continue"], features[:, :-1]).squeeze(-1).sigmoid()
+    scale = max(1.0, float(program.scale.range[1] - program.scale.range[0]))
+    gain = log_prob * (returns - value) / scale + 3e-4 * entropy
+    expected = (-goes_on.cumprod(1) * gain).detach()
+    torch.testing.assert_close(found["policy"].detach(), expected, rtol=1e-3, atol=1e-4)

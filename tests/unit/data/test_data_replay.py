@@ -75,7 +75,9 @@ def test_every_sequence_is_what_its_stream_wrote_in_order():
 
 
 @pytest.mark.parametrize("rows", [17, 30, 44])
-def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows):
+@pytest.mark.parametrize("least", [1, 2**16])
+def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows, least, monkeypatch):
+    monkeypatch.setattr(rings, "LEAST", least)  # bytes from which on sequences count as large
     replay = filled(rows=rows, streams=3, capacity=90, length=6, extras={"half": HALF})
     streams, starts = np.arange(3), np.arange(replay.rings.oldest, rows - 6 + 1)
     stream, start = (grid.ravel() for grid in np.meshgrid(streams, starts))
@@ -87,6 +89,20 @@ def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows):
         assert np.array_equal(found, expected)
     whole["obs/row"][:] = 0  # a copy: the buffer keeps what it has
     assert (replay.rings.read("obs/row", stream, start[:, None])[..., 1] > 0).any()
+
+
+def test_a_batch_that_is_still_held_is_not_written_over(monkeypatch):
+    monkeypatch.setattr(rings, "LEAST", 1)
+    replay = filled(batch_size=3)
+    held = [next(replay) for _ in range(5)]
+    before = [batch.obs["row"].clone() for batch in held]
+    parts = [batch.obs["row"][1] for batch in held]
+    indices = [batch.index for batch in held]
+    del held
+    for _ in range(5):
+        next(replay)
+    assert all(torch.equal(part, whole[1]) for part, whole in zip(parts, before, strict=True))
+    assert len({tuple(index.tolist()) for index in indices}) == 5
 
 
 def test_uniform_draws_show_every_start_equally_often():

@@ -53,7 +53,7 @@ def test_leworldmodel_is_built_on_the_encoder_its_config_names(name, kind):
 
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_name():
-    with pytest.raises(ConfigError, match="encoder is 'cnn'. Did you mean 'conv'?"):
+    with pytest.raises(ConfigError, match=r"encoder is 'cnn'\. Did you mean 'conv'\?"):
         build("lewm.small", spaces(), encoder="cnn")
 
 

@@ -75,3 +75,17 @@ def test_an_encoder_reads_whole_numbers_as_they_are():
     spaces = spaces_of(counts=WHOLE["counts"])
     encoder = ObservationEncoder(spaces, vector=nn.Identity(), vector_width=3, squash=False)
     assert encoder({"counts": torch.tensor([[[1, 2, 3]]])}).tolist() == [[[1.0, 2.0, 3.0]]]
+
+
+def test_whole_numbers_and_flags_are_drawn_as_such_within_their_bounds():
+    spaces = spaces_of(**WHOLE)
+    model = world_model(spaces, Size(16, 8, 3, 1))
+    with torch.no_grad():
+        for key, log_value in (("counts", 3.0), ("memory", 9.0), ("flags", 0.55)):
+            nn.init.zeros_(model.heads["decoder"].reads[key].weight)
+            nn.init.constant_(model.heads["decoder"].reads[key].bias, log_value)
+        drawn = model.decode(model.initial(1))
+    assert drawn["counts"].tolist() == [[19, 19, 19]]  # e^3 - 1 = 19.1
+    assert drawn["memory"].tolist() == [[255] * 4]
+    assert drawn["flags"].tolist() == [[True, True]]  # e^0.55 - 1 = 0.73
+    assert [drawn[k].dtype for k in WHOLE] == [torch.int64, torch.uint8, torch.bool]

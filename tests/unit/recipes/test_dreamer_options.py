@@ -74,12 +74,6 @@ def test_v1_for_choices_learns_tanh_rewards_in_short_dreams():
     assert build("dreamer_v1.discrete", SPACES, **V1).model.squash_reward
 
 
-def test_updates_are_not_counted_by_actors_in_processes_of_their_own():
-    with pytest.raises(ConfigError, match=r"falls from 0\.4 to 0\.1"):
-        build("dreamer_v1", SPACES, **V1, actors="process")
-    build("dreamer_v1", SPACES, **V1, actors="process", random=0.1)
-
-
 @pytest.mark.parametrize(
     ("name", "sizes", "what"),
     [

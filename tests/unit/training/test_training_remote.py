@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from wm_toolkit.agents.actors import NoisyActor
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.data.replay import ReplayBuffer
 from wm_toolkit.errors import ActorError, ConfigError
 from wm_toolkit.recipes.dreamer_v3 import DreamerV3Config, Size
@@ -18,7 +20,7 @@ from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.experience import PIECE, Experience
 from wm_toolkit.training.remote import RemoteCollectors, actor_jobs, beside
-from wm_toolkit.training.worker import ActorJob, Worker, one_env, packed
+from wm_toolkit.training.worker import ActorJob, Copy, Worker, one_env, packed
 
 RECIPE, ENV = "dreamer_v3.nano", "CartPole-v1"
 
@@ -62,6 +64,7 @@ def experience(*, ahead: bool, sync_every: int = 1, burst: int = 1, prefill: int
     agent = build(RECIPE, spaces, settings)
     lines = [Here(job) for job in actor_jobs(RECIPE, settings, spaces, ENV)]
     collectors = RemoteCollectors(agent, lines, num_envs=3, sync_every=sync_every)
+    assert isinstance(agent.learner, ModelLearner)
     columns = agent.learner.program.latent_columns()
     replay = ReplayBuffer(
         spaces, capacity=900, streams=3, batch_size=3, length=4, context=1, extras=columns
@@ -153,13 +156,32 @@ def test_weights_are_sent_every_so_many_updates_and_are_those_of_the_learner():
     sent = [weights for _, _, weights in questions(line)]
     assert sent == [True, False, False, False, True, False, False, True, False]
     name = next(n for n, _ in _agent(source).model.named_parameters() if "policy" in n)
-    values = [load(q[3])[name].flatten()[0].item() for q in other.asked if q[3] is not None]
+    values = [load(q[3].weights)[name].flatten()[0].item() for q in other.asked if q[3] is not None]
     assert values[1:] == [2.0, 5.0]  # after three and six updates
 
 
 def _agent(source: Experience) -> Agent:
     assert isinstance(source.collector, RemoteCollectors)
     return source.collector.agent
+
+
+def test_what_falls_with_the_updates_falls_in_actors_too():
+    settings = recipe_config(
+        "dreamer_v1.discrete", deter=8, stoch=4, units=8, hidden=8, actors="process"
+    )
+    spaces = Spaces.of(one_env(ENV, settings))
+    (job,) = actor_jobs("dreamer_v1.discrete", settings, spaces, ENV)
+    worker, agent = Worker(job), build("dreamer_v1.discrete", spaces, settings)
+    chance = worker.collector.agent.actor
+    assert isinstance(agent.learner, ModelLearner)
+    assert isinstance(chance, NoisyActor)
+    for updates, expected in ((0, 0.4), (100_000, 0.25), (900_000, 0.1)):
+        agent.learner.updates = updates
+        worker.collect(1, False, Copy.of(agent))
+        assert chance.random() == pytest.approx(expected)
+    own, given = agent.model.state_dict(), worker.collector.agent.model.state_dict()
+    assert all(torch.equal(own[name], given[name]) for name in own)
+    worker.close()
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -36,3 +37,17 @@ def test_a_frozen_model_comes_from_a_whole_run_and_a_whole_run_goes_on_from_it(r
             "nothing older is left"
         )
         assert begun.updates == 0, "the optimiser begins anew"
+
+
+class Rates(Hook):
+    """Keeps the learning rates that the optimiser begins with."""
+
+    def after_update(self, trainer: Any, metrics: Any) -> dict[str, Any]:
+        self.seen = [*getattr(self, "seen", []), metrics["learning_rate"]]
+        return {}
+
+
+def test_a_run_that_goes_on_from_another_has_the_learning_rate_it_was_given(run, tmp_path):
+    rates, slower = Rates(), dataclasses.replace(config(), lr=1e-7, warmup=0)
+    jobs.train(RECIPE, slower, tmp_path / "slow", env=ENV, init=run, hooks=[rates])
+    assert set(rates.seen) == {1e-7}

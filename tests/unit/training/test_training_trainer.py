@@ -188,11 +188,12 @@ def test_without_a_named_metric_the_first_number_of_the_evaluation_counts(tmp_pa
 
 
 def test_a_missing_metric_or_evaluation_is_refused(tmp_path):
+    lacking = {"metric": "success_rate", "eval_every": 2, "patience": 1}
+    trainer = make(tmp_path, evaluate=lambda agent: {"r2": 1.0}, **lacking)
     with pytest.raises(
         ConfigError, match="no 'success_rate' to stop or keep by; it gave \\['r2'\\]"
     ):
-        lacking = {"metric": "success_rate", "eval_every": 2, "patience": 1}
-        make(tmp_path, evaluate=lambda agent: {"r2": 1.0}, **lacking).train()
+        trainer.train()
     with pytest.raises(ConfigError, match="need an evaluation"):
         make(tmp_path, keep="best")
     agent = toy_agent()
