@@ -45,11 +45,11 @@ class Case:
 
 
 CASES = {
-    "dreamer_v3_cartpole": Case("dreamer_v3.nano", "CartPole-v1", 4000, 400),
+    "dreamer_v3_cartpole": Case("dreamer_v3.nano", "CartPole-v1", 3400, 400),
     "dreamer_v3_pendulum": Case("dreamer_v3.nano", "Pendulum-v1", 1500, -300),
-    "dreamer_v2_cartpole": Case("dreamer_v2.nano", "CartPole-v1", 2500, 300),
+    "dreamer_v2_cartpole": Case("dreamer_v2.nano", "CartPole-v1", 2000, 300),
     "dreamer_v1_pendulum": Case("dreamer_v1.nano", "Pendulum-v1", 1800, -400),
-    "planet_pendulum": Case("planet.nano", "Pendulum-v1", 2000, -400),
+    "planet_pendulum": Case("planet.nano", "Pendulum-v1", 3000, -400),
 }
 
 

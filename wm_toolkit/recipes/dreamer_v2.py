@@ -146,13 +146,13 @@ NANO = DreamerV2Config(
     units=64,
     layers=2,
     kl_scale=0.02,
-    discount=0.99,
+    discount=0.997,
     tanh_reward=False,
-    model_adam=_adam(1e-3),
-    actor_adam=_adam(1e-3),
+    model_adam=_adam(2e-3),
+    actor_adam=_adam(7e-4),
     critic_adam=_adam(1e-3),
-    behaviour=dataclasses.replace(BEHAVIOUR, horizon=10, slow_every=50),
-    train=TrainConfig(updates=2500, batch_size=32, clip=None, checkpoint_every=500),
+    behaviour=dataclasses.replace(BEHAVIOUR, slow_every=50),
+    train=TrainConfig(updates=2000, batch_size=32, clip=None, checkpoint_every=500),
 )
 
 
