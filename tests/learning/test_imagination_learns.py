@@ -10,7 +10,7 @@ from imagination import CASES, RESULTS, measure
 pytestmark = pytest.mark.learning
 SEEDS = (0, 1, 2)
 CPU_MINUTES = 10
-MEASURED = ()
+MEASURED = ("dreamer_v1_pendulum",)
 """Cases whose three seeds are stored."""
 
 
