@@ -131,11 +131,11 @@ def test_a_recording_trains_a_model_that_is_measured_in_its_environment(which, t
     words = ["--data", str(tmp_path / "data.h5"), "--run", run, "--updates", "1", "--no-oracle"]
     assert main(["train", "lewm.small", *words, "--set", *SMALL.split()]) == 0
     capsys.readouterr()
-    assert main(["eval", run, "--no-oracle", "--json"]) == 0
+    assert main(["eval", run, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["episodes"] == 2
     assert len(found["success_by_step"]) == 11
-    assert set(found["baselines"]) == {"random"}
+    assert set(found["baselines"]) == {"random", "oracle"}
     about = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["evaluation"]
     assert about["state_key"] == "state"
     assert about["env"] == RECORDED[which][0]

@@ -144,7 +144,8 @@ class Agent:
             latent = latent.where(~first, self.model.initial(len(first)))
             action = action * ~first.to(device).unsqueeze(-1)
         training = self.model.training
-        self.model.eval()
+        if training:
+            self.model.eval()
         latent = self.model.observe(latent, action, seen, generator=generator)
         decision, memory = self.actor.act(
             latent,
@@ -154,7 +155,8 @@ class Agent:
             explore=explore,
             generator=generator,
         )
-        self.model.train(training)
+        if training:
+            self.model.train()
         return decision, AgentState(latent, decision.action, memory)
 
     def learn(self, batch: Batch) -> Metrics:

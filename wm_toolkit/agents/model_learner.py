@@ -199,6 +199,7 @@ class ModelLearner:
             self._ema.update()
         if self.probes is not None:
             metrics |= self.probes.learn(batch)
+        self.model.eval()  # ready to act, which then need not switch over at every step
         return _averaged(metrics) | {"grad_norm": norm, "learning_rate": rate}
 
     def _backward(self, batch: Batch) -> Metrics:

@@ -66,6 +66,7 @@ class DmControl(gym.Env):
             raise ConfigError(f"vectors is {vectors!r}, expected 'flat' or 'dict'")
         self.render_mode = check_render_mode(render_mode)
         self._suite_env: Any = _load(domain, task)
+        self.domain, self.task = domain, task
         self.flat, self.action_repeat = vectors == "flat", action_repeat
         view = _default_camera(domain, self.physics.model.ncam) if camera is None else camera
         self.settings = {

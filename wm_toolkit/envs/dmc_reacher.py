@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from wm_toolkit.envs.dmc import DmControl
+from wm_toolkit.envs.dmc import PROPRIO, DmControl
 from wm_toolkit.envs.mujoco_sim import restore, simulator_state
-from wm_toolkit.envs.rows import check_options
+from wm_toolkit.envs.rows import check_options, feature_space
 from wm_toolkit.errors import SpaceError
+
+if TYPE_CHECKING:
+    from wm_toolkit.envs.true_simulator import TrueSimulator
+    from wm_toolkit.spaces import Spaces
 
 NEAR = 0.05  # rad, of each joint: the success of LeWorldModel's Reacher in stable-worldmodel
 STATE = 6
@@ -60,6 +68,16 @@ class Reacher(DmControl):
         away = np.subtract(state[:2], goal[:2], dtype=np.float64)
         return bool((np.abs((away + np.pi) % (2 * np.pi) - np.pi) < NEAR).all())
 
+    def true_dynamics(self, spaces: Spaces) -> tuple[TrueSimulator, dict[str, Any]]:
+        """The simulator as a world model with the actions of `spaces`; it observes angles and velocities."""
+        from wm_toolkit.envs.true_simulator import TrueSimulator
+
+        shown = {"obs_mode": "state", "vectors": "flat"}
+        env = Reacher(self.domain, self.task, **{**self.settings, **shown})
+        env._suite_env._step_limit = math.inf  # a search takes more steps than an episode has
+        own = dataclasses.replace(spaces, observation={PROPRIO: feature_space(STATE)})
+        return TrueSimulator(own, env, _turned, key=PROPRIO, told=_told), shown
+
     def _handed_over(
         self, step: Any, reward: float
     ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -89,6 +107,21 @@ class Reacher(DmControl):
         turn = self.np_random.uniform(-np.pi, np.pi)
         bend = self.np_random.uniform(*self.physics.named.model.jnt_range["wrist"])
         return np.concatenate([[turn, bend, 0.0, 0.0], state[STATE - 2 :]])
+
+
+def _told(proprio: Tensor) -> Tensor:
+    """States [..., 6] of what the suite shows: angles, way to the target, velocities.
+
+    The target is left at the origin: it moves nothing.
+    """
+    angles, _, velocities = proprio.split(2, -1)
+    return torch.cat([angles, velocities, torch.zeros_like(angles)], -1)
+
+
+def _turned(state: Tensor) -> Tensor:
+    """[..., 4] cosines and sines of both joints' angles in states [..., 6]: full turns make no difference."""
+    angles = state[..., :2]
+    return torch.cat([angles.cos(), angles.sin()], -1)
 
 
 def _checked(state: Any) -> NDArray[np.float32]:

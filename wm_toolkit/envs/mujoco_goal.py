@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wm_toolkit.envs.mujoco_sim import restore, simulator_state
-from wm_toolkit.envs.rows import check_options
+from wm_toolkit.envs.rows import check_options, feature_space
 from wm_toolkit.envs.views import ObsMode, Views, check_render_mode
 from wm_toolkit.envs.wrappers import check_repeat
+
+if TYPE_CHECKING:
+    from wm_toolkit.envs.true_simulator import TrueSimulator
+    from wm_toolkit.spaces import Spaces
 
 Floats = NDArray[np.float32]
 _OPTIONS = ("state", "goal")
@@ -44,6 +50,10 @@ class MujocoGoalEnv(gym.Env):
     @abstractmethod
     def is_success(self, state: NDArray, goal: NDArray) -> bool:
         """Whether a state [S] reaches a goal [S]."""
+
+    @abstractmethod
+    def place(self, state: Tensor) -> Tensor:
+        """What of states [..., S] has to reach a goal's: [..., F], near where success is near."""
 
     @abstractmethod
     def _draw(self) -> NDArray[np.uint8]:
@@ -113,6 +123,14 @@ class MujocoGoalEnv(gym.Env):
         """Go to `state` [S] and return what is seen there."""
         self._put(state)
         return self._obs()
+
+    def true_dynamics(self, spaces: Spaces) -> tuple[TrueSimulator, dict[str, Any]]:
+        """The simulator as a world model with the actions of `spaces`; it observes the state."""
+        from wm_toolkit.envs.true_simulator import TrueSimulator
+
+        shown = {"obs_mode": "state"}
+        own = dataclasses.replace(spaces, observation={"state": feature_space(len(self._state))})
+        return TrueSimulator(own, type(self)(**{**self.settings, **shown}), self.place), shown
 
     def _put(self, state: Any) -> None:
         self._state = np.array(state, np.float32)

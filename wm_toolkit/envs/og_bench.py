@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.envs.mujoco_goal import MujocoGoalEnv
@@ -93,6 +94,11 @@ class OgBench(MujocoGoalEnv):
         if not self.cubes:
             return bool(np.linalg.norm(away[:2]) <= self.base._goal_tol)
         return all(np.linalg.norm(away[at : at + 3]) <= CUBE_NEAR for at in self.cubes)
+
+    def place(self, state: Tensor) -> Tensor:
+        """[..., F] x and y of the agent, or x, y, z of every cube, in states [..., S]."""
+        chosen = [at + axis for at in self.cubes for axis in range(3)]
+        return state[..., chosen or [0, 1]]
 
     def close(self) -> None:
         """Give the rendering context back."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.envs.mujoco_goal import MujocoGoalEnv
@@ -94,6 +95,10 @@ class PointMaze(MujocoGoalEnv):
     def is_success(self, state: NDArray, goal: NDArray) -> bool:
         """Whether x and y of a state [4] are within 0.5 of the goal's."""
         return bool(np.linalg.norm(np.subtract(state[:2], goal[:2], dtype=np.float64)) < NEAR)
+
+    def place(self, state: Tensor) -> Tensor:
+        """[..., 2] x and y of states [..., 4]."""
+        return state[..., :2]
 
     def close(self) -> None:
         """Give the rendering context back."""

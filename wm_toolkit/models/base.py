@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -223,9 +224,8 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            return tensor.device
-        return torch.device("cpu")
+        tensor = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Make running statistics right before evaluation, from training batches [B, T].
