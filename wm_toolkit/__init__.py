@@ -21,6 +21,7 @@ _LAZY = {
     "Batch": "wm_toolkit.batch",
     "Goal": "wm_toolkit.planning.objective",
     "Reward": "wm_toolkit.planning.objective",
+    "Survival": "wm_toolkit.planning.objective",
     "Spaces": "wm_toolkit.spaces",
     "Struct": "wm_toolkit.structs",
     "Trainer": "wm_toolkit.training.trainer",
@@ -28,9 +29,13 @@ _LAZY = {
     "WorldModel": "wm_toolkit.models.base",
     "build": "wm_toolkit.registry",
     "CEM": "wm_toolkit.planning.cem",
+    "CategoricalCEM": "wm_toolkit.planning.categorical",
+    "GradientPlanner": "wm_toolkit.planning.gradient",
     "ICEM": "wm_toolkit.planning.icem",
     "MPPI": "wm_toolkit.planning.mppi",
     "evaluate": "wm_toolkit.training.evaluate",
+    "evaluate_returns": "wm_toolkit.training.returns",
+    "train": "wm_toolkit.training.jobs",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]

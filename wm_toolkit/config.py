@@ -54,8 +54,10 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     for key, value in changes.items():
         name, _, rest = key.partition(".")
         if name not in known:
+            inside = [f"{where}{path}" for path in _paths(config, name)]
             raise ConfigError(
-                f"{type(config).__name__} has no field {where + key!r}.{did_you_mean(name, known)}"
+                f"{type(config).__name__} has no field {where + key!r}."
+                + did_you_mean(inside[0] if inside else name, inside or known)
             )
         if not rest:
             values[name] = _coerce(hints[name], value, where + name)
@@ -67,6 +69,17 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     for name, inner in nested.items():
         values[name] = _replace(values.get(name, getattr(config, name)), inner, f"{where}{name}.")
     return dataclasses.replace(config, **values)
+
+
+def _paths(config: Any, name: str) -> list[str]:
+    """Dotted paths of nested fields of that name."""
+    found = []
+    for field in dataclasses.fields(config):
+        inner = getattr(config, field.name)
+        if dataclasses.is_dataclass(inner):
+            own = [name] if hasattr(inner, name) else _paths(inner, name)
+            found += [f"{field.name}.{path}" for path in own]
+    return found
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

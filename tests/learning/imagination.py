@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from wm_toolkit.agents.agent import Agent
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.training.baselines import random_agent
 from wm_toolkit.training.logging import METRICS, read_metrics
@@ -53,14 +54,19 @@ CASES = {
 }
 
 
-def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one seed and play."""
+def train(name: str, seed: int, folder: Path) -> Agent:
+    """An agent that learnt one case from scratch; its run lies in the folder."""
     case = CASES[name]
     config = recipe_config(
         case.recipe, train__seed=seed, train__updates=case.updates, train__log_every=EVERY
     )
+    return train_online(case.recipe, config, case.env, folder / "run")[0]
+
+
+def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one seed and play."""
     began = time.process_time()
-    agent, _ = train_online(case.recipe, config, case.env, folder / "run")
+    agent = train(name, seed, folder)
     trained = time.process_time() - began
     rows = read_metrics(folder / "run" / METRICS)
     return {
@@ -73,12 +79,12 @@ def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def write(line: dict[str, Any]) -> None:
+def write(line: dict[str, Any], path: Path = RESULTS) -> None:
     """Add a result to those there are, in place of an older one of the same case and seed."""
-    known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    known = path.read_text().splitlines() if path.exists() else []
     lines = {(old["case"], old["seed"]): old for old in map(json.loads, known)}
     lines[line["case"], line["seed"]] = line
-    RESULTS.write_text("".join(json.dumps(lines[key]) + "\n" for key in sorted(lines)))
+    path.write_text("".join(json.dumps(lines[key]) + "\n" for key in sorted(lines)))
 
 
 if __name__ == "__main__":

@@ -157,18 +157,18 @@ class ReplayBuffer:
                 f"{len(self.rings)} rows of each environment are fewer than the {self.span} of a "
                 "sequence; collect more before training"
             )
-        stream, number = self._online() if self.online else (np.zeros(0, np.int64),) * 2
-        missing = self.batch_size - len(stream)
-        drawn = self._draw(missing)
-        return self.gather(np.concatenate([stream, drawn[0]]), np.concatenate([number, drawn[1]]))
+        if not self.online:
+            return self.gather(*self._draw(self.batch_size))
+        fresh = self._online()
+        drawn = self._draw(self.batch_size - len(fresh[0]))
+        return self.gather(*map(np.concatenate, zip(fresh, drawn, strict=True)))
 
     def gather(self, stream: np.ndarray, start: np.ndarray) -> Batch:
         """Sequences [B, context + T] of streams [B] that begin at rows [B]."""
         rows = self.rings.sequences(stream, start, self.span)
         read = {name: torch.from_numpy(value) for name, value in rows.items()}
-        obs = {n.removeprefix(OBS): value for n, value in read.items() if n.startswith(OBS)}
         return Batch(
-            obs,
+            {key: read[OBS + key] for key in self.spaces.observation},
             read["action"],
             read["is_first"],
             read["reward"],
@@ -193,8 +193,16 @@ class ReplayBuffer:
     def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Streams and first rows [count] by the mixture."""
         kind = self.rng.random(count)
-        stream = self.rng.integers(self.rings.streams, size=count)
-        start = self.rings.oldest + self.rng.integers(self.starts, size=count)
+        bound = np.empty((2, count), np.int64)
+        bound[0], bound[1] = self.rings.streams, self.starts
+        stream, start = self.rng.integers(bound)  # in one call, as calls cost more than the numbers
+        start += self.rings.oldest
+        if self.mix.uniform < 1:
+            self._redraw(kind, stream, start)
+        return stream, self._finished(stream, start) if self.mix.ends else start
+
+    def _redraw(self, kind: np.ndarray, stream: np.ndarray, start: np.ndarray) -> None:
+        """Draw anew, in place, those that `kind` [B] in [0, 1) leaves to recency or priority."""
         late = kind >= self.mix.uniform + self.mix.priority
         if late.any():
             age = recent(self.rng, int(late.sum()), self.starts, self.mix.decay)
@@ -205,7 +213,6 @@ class ReplayBuffer:
             stream[chosen], slot = np.divmod(leaf, self.rings.size)
             ahead = (slot - self.rings.oldest) % self.rings.size
             start[chosen] = self.rings.oldest + ahead
-        return stream, self._finished(stream, start) if self.mix.ends else start
 
     def _finished(self, stream: np.ndarray, start: np.ndarray) -> np.ndarray:
         """First rows [B], moved back where an episode ends within the sequence, to end with it."""

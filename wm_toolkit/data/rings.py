@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MEMORY = 4 * 2**30
 HEAD = "replay.json"
+SCALARS = "all scalars"  # beside columns of their own; no keyword, so no column has this name
 PIECE = 16 * 2**20
 """Bytes of a saved file; what has not changed since the last time is linked, not written again."""
 
@@ -38,6 +39,20 @@ class ColumnSpec:
     def nbytes(self) -> int:
         """Bytes of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Piece(NamedTuple):
+    """Every sequence of a block that lies in one piece.
+
+    Attributes:
+        view: [streams * size - length + 1] overlapping items, each the bytes of one sequence.
+        shape: [length, ...] of a sequence.
+        dtype: of its numbers.
+    """
+
+    view: np.ndarray
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class Rings:
@@ -84,17 +99,24 @@ class Rings:
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._check_room(Path(folder))
-        self.columns = {name: self._allocate(name, folder) for name in self.specs}
+        rows = _block_rows(self.specs)
+        self._blocks = {name: self._allocate(name, row, folder) for name, row in rows.items()}
+        self._scalars = [name for name, spec in self.specs.items() if not spec.shape]
+        self.columns = {
+            name: self._blocks[SCALARS][name] if name in self._scalars else self._blocks[name]
+            for name in self.specs
+        }
         self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
         self._buffers = Buffers()
-        self._views: dict[tuple[str, int], np.ndarray] = {}
+        self._cuts: dict[int, dict[str, Piece | None]] = {}
         self._saved = ""
         self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns when full."""
-        return self.streams * self.size * sum(spec.nbytes for spec in self.specs.values())
+        rows = _block_rows(self.specs).values()
+        return self.streams * self.size * sum(row.itemsize for row in rows)
 
     def __len__(self) -> int:
         """Rows kept of each stream."""
@@ -136,41 +158,43 @@ class Rings:
         What `read` gives for their numbers, nearly as fast as memory can be copied.
         """
         slot = start % self.size
-        place = np.minimum(stream * self.size + slot, self.streams * self.size - length)
-        split = np.flatnonzero(slot > self.size - length).tolist()
+        place = stream * self.size + slot
+        split = (slot > self.size - length).nonzero()[0].tolist()
+        if split:  # they go on at the front of the ring
+            place[split] = 0
         found = {}
-        for name, spec in self.specs.items():
-            if spec.nbytes * length >= LEAST:
+        for name, piece in self._cut(length).items():
+            if piece is None:
                 found[name] = self._large(name, stream, slot, length)
                 continue
-            found[name] = self._small(name, place, length)
-            for row in split:  # they go on at the front of the ring
-                _copy(self.columns[name][stream[row]], slot[row], found[name][row])
-        return found
+            rows = np.ndarray((len(place), *piece.shape), piece.dtype, piece.view[place])
+            for row in split:
+                _copy(self._blocks[name][stream[row]], slot[row], rows[row])
+            found[name] = rows
+        scalars = found.pop(SCALARS, None)
+        return found | {name: scalars[name] for name in self._scalars}
 
     def _large(self, name: str, stream: np.ndarray, slot: np.ndarray, length: int) -> np.ndarray:
         """Sequences that are large in memory that was used before, as clearing it would take as long."""
-        spec, column = self.specs[name], self.columns[name]
-        found = self._buffers.empty((len(slot), length, *spec.shape), spec.dtype)
+        block = self._blocks[name]
+        found = self._buffers.empty((len(slot), length, *block.shape[2:]), block.dtype)
         for row, (n, first) in enumerate(zip(stream.tolist(), slot.tolist(), strict=True)):
-            _copy(column[n], first, found[row])
+            _copy(block[n], first, found[row])
         return found
 
-    def _small(self, name: str, place: np.ndarray, length: int) -> np.ndarray:
-        """Sequences that are small and lie in one piece, in one call."""
-        spec = self.specs[name]
-        found = self._pieces_of(name, length)[place].view(spec.dtype)
-        return found.reshape(len(place), length, *spec.shape)
+    def _cut(self, length: int) -> dict[str, Piece | None]:
+        """Every block in pieces that can be copied in one call; None where sequences are too large."""
+        if length not in self._cuts:
+            small = {n: b.strides[1] * length < LEAST for n, b in self._blocks.items()}
+            self._cuts[length] = {n: self._piece(n, length) if small[n] else None for n in small}
+        return self._cuts[length]
 
-    def _pieces_of(self, name: str, length: int) -> np.ndarray:
-        """View [streams * size - length + 1] of a column whose items are `length` rows in one piece."""
-        if (name, length) not in self._views:
-            memory = np.asarray(self.columns[name]).reshape(-1).view(np.uint8)
-            step = self.specs[name].nbytes
-            count = self.streams * self.size - length + 1
-            view = np.ndarray((count,), f"V{step * length}", memory, strides=(step,))
-            self._views[name, length] = view
-        return self._views[name, length]
+    def _piece(self, name: str, length: int) -> Piece:
+        block = self._blocks[name]
+        count, step = self.streams * self.size - length + 1, block.strides[1]
+        memory = np.asarray(block).reshape(-1).view(np.uint8)
+        view = np.ndarray((count,), f"V{step * length}", memory, strides=(step,))
+        return Piece(view, (length, *block.shape[2:]), block.dtype)
 
     def write(self, name: str, stream: np.ndarray, number: np.ndarray, values: np.ndarray) -> None:
         """Overwrite rows [B, T] that are still kept with [B, T, ...]; others are left alone."""
@@ -256,19 +280,29 @@ class Rings:
                 f"{self.nbytes / 2**30:.1f} GiB; give another folder, or a smaller capacity"
             )
 
-    def _allocate(self, name: str, folder: str | Path | None) -> np.ndarray:
-        spec = self.specs[name]
-        shape = (self.streams, self.size, *spec.shape)
+    def _allocate(self, name: str, row: np.dtype, folder: str | Path | None) -> np.ndarray:
+        shape = (self.streams, self.size, *row.shape)
         if not self.mapped:
-            return np.zeros(shape, spec.dtype)
+            return np.zeros(shape, row.base)
         path = Path(str(folder)) / f"{name.replace('/', '.')}.ring"
         try:
-            return np.memmap(path, spec.dtype, "w+", shape=shape)
+            return np.memmap(path, row.base, "w+", shape=shape)
         except OSError as error:
             raise DataError(
-                f"{path} cannot hold {spec.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
+                f"{path} cannot hold {row.itemsize * self.streams * self.size / 2**30:.1f} GiB ({error}); "
                 "give another folder, or a smaller capacity"
             ) from error
+
+
+def _block_rows(specs: Mapping[str, ColumnSpec]) -> dict[str, np.dtype]:
+    """What lies side by side in a row: each column by itself, all scalars together.
+
+    A batch reads from many places of the memory, and small columns make it wait for as many as large ones.
+    """
+    blocks = {n: np.dtype((spec.dtype, spec.shape)) for n, spec in specs.items() if spec.shape}
+    scalars = [(n, spec.dtype) for n, spec in specs.items() if not spec.shape]
+    scalars.sort(key=lambda field: -field[1].itemsize)  # the widest first, so that they lie aligned
+    return blocks | ({SCALARS: np.dtype(scalars, align=True)} if scalars else {})
 
 
 def _copy(ring: np.ndarray, first: int, target: np.ndarray) -> None:

@@ -54,7 +54,7 @@ def as_starts(source: Any, model: WorldModel, context: int) -> Starts:
 
     Raises:
         ConfigError: for anything else.
-        SpaceError: naming an observation that is missing.
+        SpaceError: naming an observation that is missing, or has no leading axis of starts.
     """
     if isinstance(source, (str, Path)):
         source = TrajectoryDataset.load(source)
@@ -63,7 +63,7 @@ def as_starts(source: Any, model: WorldModel, context: int) -> Starts:
         windows = source.windows(context, frame_skip=spaces.block, spaces=spaces)
         return _check_keys(windows, model)
     if isinstance(source, Mapping):
-        obs = {key: torch.as_tensor(value).unsqueeze(1) for key, value in source.items()}
+        obs = {key: _several(key, value, model).unsqueeze(1) for key, value in source.items()}
         rows = len(next(iter(obs.values())))
         action = torch.zeros(rows, 1, model.spaces.action_width)
         source = Batch(obs, action, torch.ones(rows, 1, dtype=torch.bool))
@@ -72,6 +72,18 @@ def as_starts(source: Any, model: WorldModel, context: int) -> Starts:
     raise ConfigError(
         f"starts is a {type(source).__name__}; give a data set or its name, a Batch, or observations"
     )
+
+
+def _several(key: str, value: Any, model: WorldModel) -> Tensor:
+    """Observations [M, ...], which one alone is not."""
+    found, space = torch.as_tensor(value), model.spaces.observation.get(key)
+    shape = None if space is None else space.shape
+    if shape is not None and found.ndim <= len(shape):
+        raise SpaceError(
+            f"starts has {key!r} of shape {tuple(found.shape)}, expected a row for each start: (M, "
+            f"{', '.join(map(str, shape))}). Give a single one as value[None]"
+        )
+    return found
 
 
 def _check_keys(starts: Starts, model: WorldModel) -> Starts:

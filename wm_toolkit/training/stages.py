@@ -149,6 +149,7 @@ def record_rollouts(
 
     Raises:
         ConfigError: if the protocol names no environment.
+        SpaceError: if that shows no observation which the recipe reads.
         DataError: if the file there was recorded with other settings.
     """
     protocol: ReturnConfig = config.evaluation
@@ -165,6 +166,7 @@ def record_rollouts(
         path.parent.mkdir(parents=True, exist_ok=True)
         envs = make_vec(protocol.env, config.envs, **protocol.env_options)
         try:
+            Spaces.of(envs).only(config.observations)  # before hours of recording, not after
             _record(envs, config, path, about, progress)
         finally:
             envs.close()

@@ -43,6 +43,7 @@ def test_nested_fields_are_overridden_by_dotted_names():
     ("changes", "message"),
     [
         ({"train.update": 5}, "Did you mean 'updates'"),
+        ({"updates": 5}, "Did you mean 'train.updates'"),
         ({"mood": "a"}, "Did you mean 'mode'"),
         ({"train.updates": "many"}, "expected int"),
         ({"train.updates": True}, "expected int"),

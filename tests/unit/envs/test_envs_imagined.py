@@ -278,6 +278,10 @@ def test_a_saved_model_is_an_environment(tmp_path):
 def test_what_does_not_fit_is_named(data):
     with pytest.raises(SpaceError, match=r"starts lack the observations \['position'\]"):
         make(starts={"image": np.zeros((2, 4))})
+    with pytest.raises(
+        SpaceError, match=r"a row for each start: \(M, 2\). Give a single one as value"
+    ):
+        make(starts={"position": np.zeros(2)})
     with pytest.raises(ConfigError, match="starts is a int"):
         make(starts=3)
     with pytest.raises(ConfigError, match="model is a dict"):

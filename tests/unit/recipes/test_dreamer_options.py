@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -92,7 +94,7 @@ def test_what_counts_state_by_state_may_be_learnt_in_pieces(name, sizes):
     assert build(name, SPACES, **sizes, train__accumulation=2).learner.accumulation == 2
 
 
-@pytest.mark.parametrize("settled", ["mode", "sample"])
+@pytest.mark.parametrize("settled", ["auto", "mode", "sample"])
 def test_v3_decides_by_mode_or_by_a_draw_when_it_does_not_explore(settled):
     torch.manual_seed(0)
     agent = build("dreamer_v3", SPACES, **V3, settled=settled)
@@ -103,3 +105,12 @@ def test_v3_decides_by_mode_or_by_a_draw_when_it_does_not_explore(settled):
     decision, _ = agent.act(obs, agent.initial(2000), is_first=np.ones(2000, bool))
     expected = [1.0, 0.0, 0.0] if settled == "mode" else [0.5, 0.3, 0.2]
     assert decision.action.mean(0).tolist() == pytest.approx(expected, abs=0.05)
+
+
+def test_v3_takes_the_mode_of_numbers_unless_it_is_told_to_draw():
+    spaces = dataclasses.replace(SPACES, action=gym.spaces.Box(-1, 1, (2,), np.float32))
+    for settled, drawn in (("auto", False), ("sample", True)):
+        agent = build("dreamer_v3", spaces, **V3, settled=settled)
+        obs = {"vector": np.zeros((8, 3), np.float32)}
+        decision, _ = agent.act(obs, agent.initial(8), is_first=np.ones(8, bool))
+        assert (decision.action.std(0) > 0.05).all() == drawn

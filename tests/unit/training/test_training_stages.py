@@ -12,7 +12,7 @@ pytest.importorskip("cma")
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
-from wm_toolkit.errors import ConfigError, DataError
+from wm_toolkit.errors import ConfigError, DataError, SpaceError
 from wm_toolkit.models.mdn_rnn import LATENT
 from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.training import jobs
@@ -244,6 +244,13 @@ def test_a_real_environment_may_measure_the_controllers(tmp_path, rollouts):
     real = config(fitness="real", evaluation__env_options={"max_episode_steps": 20})
     agent, _ = train_in_stages("world_models.small", real, None, tmp_path, data=rollouts)
     assert 0 < agent.learner.stages[-1].learner.champion <= 20
+
+
+def test_an_environment_without_pictures_is_refused_before_anything_is_recorded(tmp_path):
+    blind = config(observations=("picture",), evaluation__env="CartPole-v1")
+    with pytest.raises(SpaceError, match="no observation 'picture'"):
+        train_in_stages("world_models.small", blind, "CartPole-v1", tmp_path)
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 def test_what_this_job_cannot_do_is_refused(tmp_path, rollouts):
