@@ -16,7 +16,7 @@ from wm_toolkit.spaces import Spaces
 class TrueSimulator(TrueModel):
     """Moves states by the simulator itself, one candidate after the other.
 
-    A step costs what the package's own takes, 20 to 100 microseconds on MuJoCo, and a search takes many.
+    A step costs what the package's own does, 0.1 to 2 milliseconds on MuJoCo, and a search takes many.
 
     Args:
         spaces: with the observation `key`; actions may be blocked and scaled in any way.

@@ -85,6 +85,8 @@ class DreamerV3Config(ExperienceConfig):
         horizon: what the "continue" head learns is 1 - 1 / horizon where the episode goes on
             ("contdisc"); 0 lets it learn 1 (preprint, whose gamma is `behaviour.discount`).
         free_nats: per state, of each divergence term.
+        reconstruction: weight of the decoder's losses; above 1, numbers that vary by little are not lost beside
+            divergence and rewards.
         dynamics: weight of the divergence that teaches the prior (preprint: 0.5).
         representation: weight of the one that teaches the posterior.
         optimizer: "laprop" with adaptive clipping for everything; or "adam", apart for model, actor and
@@ -117,6 +119,7 @@ class DreamerV3Config(ExperienceConfig):
     policy_unimix: float = 0.0
     horizon: int = 333
     free_nats: float = 1.0
+    reconstruction: float = 1.0
     dynamics: float = 1.0
     representation: float = 0.1
     optimizer: Literal["laprop", "adam"] = "laprop"
@@ -221,7 +224,7 @@ def dreamer_v3(spaces: Spaces, config: DreamerV3Config) -> Agent:
         model,
         config,
         optimizer,
-        scales=_scales(config),
+        scales=_scales(spaces, config),
         program=ActorCritic(model, config.behaviour, stored_latents=config.stored_latents),
         schedule=schedule,
     )
@@ -231,8 +234,9 @@ def dreamer_v3(spaces: Spaces, config: DreamerV3Config) -> Agent:
     return Agent(model, PolicyActor(model, settled=settled), trained)
 
 
-def _scales(config: DreamerV3Config) -> dict[str, float]:
-    scales = {"dynamics": config.dynamics, "representation": config.representation}
+def _scales(spaces: Spaces, config: DreamerV3Config) -> dict[str, float]:
+    scales = dict.fromkeys(spaces.observation, config.reconstruction)
+    scales |= {"dynamics": config.dynamics, "representation": config.representation}
     weight = config.behaviour.replay_value
     return scales | ({"replay_value": weight} if weight else {})
 
