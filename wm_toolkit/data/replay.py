@@ -43,6 +43,9 @@ class ReplayBuffer:
         folder: where; by default a temporary folder.
         extras: further columns, such as latents to start from.
 
+    Attributes:
+        span: rows of one sequence with its context.
+
     Raises:
         DataError: if the capacity cannot hold a sequence.
 
@@ -74,12 +77,8 @@ class ReplayBuffer:
                 f"capacity {capacity} of {streams} streams keeps {size} rows of each, fewer than the "
                 f"{length + context} of a sequence; keep more, or show shorter ones"
             )
-        self.spaces, self.batch_size, self.length, self.context = (
-            spaces,
-            batch_size,
-            length,
-            context,
-        )
+        self.spaces, self.batch_size = spaces, batch_size
+        self.length, self.context, self.span = length, context, length + context
         self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
         specs = {**_specs(spaces), **self.extras}
         self.rings = Rings(specs, streams=streams, size=size, memory=memory, folder=folder)
@@ -134,11 +133,6 @@ class ReplayBuffer:
 
     # -- reading -----------------------------------------------------------------------------------
     @property
-    def span(self) -> int:
-        """Rows of one sequence with its context."""
-        return self.length + self.context
-
-    @property
     def starts(self) -> int:
         """Possible first rows of a sequence in each stream."""
         return max(0, len(self.rings) - self.span + 1)
@@ -152,12 +146,12 @@ class ReplayBuffer:
         Raises:
             DataError: while there are too few rows for one sequence.
         """
-        if not self.starts:
+        if self.rings.written < self.span:
             raise DataError(
                 f"{len(self.rings)} rows of each environment are fewer than the {self.span} of a "
                 "sequence; collect more before training"
             )
-        if not self.online:
+        if not (self.online and self._waiting()):
             return self.gather(*self._draw(self.batch_size))
         fresh = self._online()
         drawn = self._draw(self.batch_size - len(fresh[0]))
@@ -177,6 +171,10 @@ class ReplayBuffer:
             index=torch.from_numpy(start * self.rings.streams + stream),
             extras={name: read[name] for name in self.extras},
         )
+
+    def _waiting(self) -> bool:
+        """Whether a fresh sequence is to be shown."""
+        return bool(self.fresh.min() <= self.rings.written - self.span)
 
     def _online(self) -> tuple[np.ndarray, np.ndarray]:
         """Streams and first rows of fresh sequences, at most a batch of them, oldest first."""
@@ -228,12 +226,16 @@ class ReplayBuffer:
         Args:
             index: [B] of the batch; rows that were overwritten since are left alone.
             values: [B, T, ...] per column; rows of the context stay as they are.
+
+        Raises:
+            DataError: naming a column whose values are of another shape.
         """
         start, stream = np.divmod(index.numpy(), self.rings.streams)
-        number = start[:, None] + np.arange(self.context, self.span)
         for name, value in values.items():
-            array = value.detach().cpu().numpy().astype(self.rings.specs[name].dtype)
-            self.rings.write(name, stream, number, array)
+            expected = (len(index), self.length, *self.rings.specs[name].shape)
+            if value.shape != expected:
+                raise DataError(f"{name} has shape {tuple(value.shape)}, expected {expected}")
+            self.rings.write(name, stream, start + self.context, value.detach().cpu().numpy())
 
     def prioritise(self, index: Tensor, priority: Tensor) -> None:
         """Set the priorities [B], above 0, of sequences that were drawn.
@@ -274,9 +276,8 @@ class ReplayBuffer:
         streams = self.rings.streams
         share = min(self.rings.size, rows // streams)
         self.rings.written = share
-        place = (
-            share * streams - rows
-        )  # of the next row in the line of all; before 0 it is left out
+        # Of the next row in the line of all; before 0 it is left out.
+        place = share * streams - rows
         for episode in episodes:
             columns = self._columns(episode)
             stop = place + len(columns["is_first"])
@@ -316,9 +317,8 @@ class ReplayBuffer:
         flags["is_first"][0] |= first == 0
         if first + len(flags["truncated"]) == share:
             flags["truncated"][-1] |= not rows["terminated"][-1]
-        number = np.arange(first, first + len(flags["is_first"]))[None]
         for name, value in {**rows, **flags}.items():
-            self.rings.write(name, np.array([stream]), number, value[None])
+            self.rings.write(name, np.array([stream]), np.array([first]), value[None])
 
     # -- keeping -----------------------------------------------------------------------------------
     def save(self, folder: str | Path, previous: str | Path | None = None) -> None:

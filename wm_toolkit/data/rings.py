@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MEMORY = 4 * 2**30
 HEAD = "replay.json"
-SCALARS = "all scalars"  # beside columns of their own; no keyword, so no column has this name
 PIECE = 16 * 2**20
 """Bytes of a saved file; what has not changed since the last time is linked, not written again."""
 
@@ -41,8 +40,8 @@ class ColumnSpec:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-class Piece(NamedTuple):
-    """Every sequence of a block that lies in one piece.
+class Pieces(NamedTuple):
+    """Every sequence of a column that lies in one piece.
 
     Attributes:
         view: [streams * size - length + 1] overlapping items, each the bytes of one sequence.
@@ -99,24 +98,17 @@ class Rings:
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._check_room(Path(folder))
-        rows = _block_rows(self.specs)
-        self._blocks = {name: self._allocate(name, row, folder) for name, row in rows.items()}
-        self._scalars = [name for name, spec in self.specs.items() if not spec.shape]
-        self.columns = {
-            name: self._blocks[SCALARS][name] if name in self._scalars else self._blocks[name]
-            for name in self.specs
-        }
+        self.columns = {name: self._allocate(name, folder) for name in self.specs}
         self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
         self._buffers = Buffers()
-        self._cuts: dict[int, dict[str, Piece | None]] = {}
+        self._cuts: dict[int, tuple[dict[str, Pieces], dict[str, np.ndarray]]] = {}
         self._saved = ""
         self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns when full."""
-        rows = _block_rows(self.specs).values()
-        return self.streams * self.size * sum(row.itemsize for row in rows)
+        return self.streams * self.size * sum(spec.nbytes for spec in self.specs.values())
 
     def __len__(self) -> int:
         """Rows kept of each stream."""
@@ -160,49 +152,56 @@ class Rings:
         slot = start % self.size
         place = stream * self.size + slot
         split = (slot > self.size - length).nonzero()[0].tolist()
-        if split:  # they go on at the front of the ring
+        if split:  # they go on at the front of the ring, and are copied below
             place[split] = 0
-        found = {}
-        for name, piece in self._cut(length).items():
-            if piece is None:
-                found[name] = self._large(name, stream, slot, length)
-                continue
-            rows = np.ndarray((len(place), *piece.shape), piece.dtype, piece.view[place])
-            for row in split:
-                _copy(self._blocks[name][stream[row]], slot[row], rows[row])
-            found[name] = rows
-        scalars = found.pop(SCALARS, None)
-        return found | {name: scalars[name] for name in self._scalars}
-
-    def _large(self, name: str, stream: np.ndarray, slot: np.ndarray, length: int) -> np.ndarray:
-        """Sequences that are large in memory that was used before, as clearing it would take as long."""
-        block = self._blocks[name]
-        found = self._buffers.empty((len(slot), length, *block.shape[2:]), block.dtype)
-        for row, (n, first) in enumerate(zip(stream.tolist(), slot.tolist(), strict=True)):
-            _copy(block[n], first, found[row])
+        small, large = self._cuts.get(length) or self._cut(length)
+        found = {
+            name: np.ndarray((len(place), *shape), dtype, view[place])
+            for name, (view, shape, dtype) in small.items()
+        }
+        for name, rows in large.items():
+            found[name] = self._large(rows, place, length)
+        for row in split:
+            for name, rows in found.items():
+                _copy(self.columns[name][stream[row]], slot[row], rows[row])
         return found
 
-    def _cut(self, length: int) -> dict[str, Piece | None]:
-        """Every block in pieces that can be copied in one call; None where sequences are too large."""
-        if length not in self._cuts:
-            small = {n: b.strides[1] * length < LEAST for n, b in self._blocks.items()}
-            self._cuts[length] = {n: self._piece(n, length) if small[n] else None for n in small}
-        return self._cuts[length]
+    def _large(self, rows: np.ndarray, place: np.ndarray, length: int) -> np.ndarray:
+        """Sequences that are large in memory that was used before, as clearing it would take as long."""
+        found = self._buffers.empty((len(place), length, *rows.shape[1:]), rows.dtype)
+        for row, first in enumerate(place.tolist()):
+            found[row] = rows[first : first + length]
+        return found
 
-    def _piece(self, name: str, length: int) -> Piece:
-        block = self._blocks[name]
-        count, step = self.streams * self.size - length + 1, block.strides[1]
-        memory = np.asarray(block).reshape(-1).view(np.uint8)
-        view = np.ndarray((count,), f"V{step * length}", memory, strides=(step,))
-        return Piece(view, (length, *block.shape[2:]), block.dtype)
+    def _cut(self, length: int) -> tuple[dict[str, Pieces], dict[str, np.ndarray]]:
+        """Columns whose sequences are small enough to be copied in one call, and rows of the others."""
+        small, large = {}, {}
+        for name, spec in self.specs.items():
+            # Not as a memory map, which takes a microsecond for every slice.
+            rows = np.asarray(self.columns[name]).reshape(self.streams * self.size, *spec.shape)
+            if spec.nbytes * length < LEAST:
+                small[name] = _pieces(rows, length)
+            else:
+                large[name] = rows
+        self._cuts[length] = small, large
+        return small, large
 
-    def write(self, name: str, stream: np.ndarray, number: np.ndarray, values: np.ndarray) -> None:
-        """Overwrite rows [B, T] that are still kept with [B, T, ...]; others are left alone."""
-        kept = (number >= self.oldest) & (number < self.written)
-        rows = np.broadcast_to(stream[:, None], number.shape)[kept]
-        slots = number[kept] % self.size
-        self.columns[name][rows, slots] = values[kept]
-        self._same.difference_update((name, int(p)) for p in np.unique(slots // self._rows[name]))
+    def write(self, name: str, stream: np.ndarray, start: np.ndarray, values: np.ndarray) -> None:
+        """Overwrite rows from rows [B] of streams [B] on with [B, T, ...], where they are still kept."""
+        column = np.asarray(self.columns[name])
+        for n, first, rows in zip(stream.tolist(), start.tolist(), values, strict=True):
+            low = max(first, self.oldest)
+            kept = rows[low - first : max(0, self.written - first)]
+            self._put(name, column[n], low % self.size, kept)
+
+    def _put(self, name: str, ring: np.ndarray, slot: int, rows: np.ndarray) -> None:
+        """Write rows into one ring from a slot on, in at most two pieces."""
+        head, size = min(len(ring) - slot, len(rows)), self._rows[name]
+        for first, part in ((slot, rows[:head]), (0, rows[head:])):
+            if len(part):
+                ring[first : first + len(part)] = part
+                touched = range(first // size, (first + len(part) - 1) // size + 1)
+                self._same.difference_update((name, piece) for piece in touched)
 
     # -- on disk -----------------------------------------------------------------------------------
     def save(
@@ -280,29 +279,27 @@ class Rings:
                 f"{self.nbytes / 2**30:.1f} GiB; give another folder, or a smaller capacity"
             )
 
-    def _allocate(self, name: str, row: np.dtype, folder: str | Path | None) -> np.ndarray:
-        shape = (self.streams, self.size, *row.shape)
+    def _allocate(self, name: str, folder: str | Path | None) -> np.ndarray:
+        spec = self.specs[name]
+        shape = (self.streams, self.size, *spec.shape)
         if not self.mapped:
-            return np.zeros(shape, row.base)
+            return np.zeros(shape, spec.dtype)
         path = Path(str(folder)) / f"{name.replace('/', '.')}.ring"
         try:
-            return np.memmap(path, row.base, "w+", shape=shape)
+            return np.memmap(path, spec.dtype, "w+", shape=shape)
         except OSError as error:
             raise DataError(
-                f"{path} cannot hold {row.itemsize * self.streams * self.size / 2**30:.1f} GiB ({error}); "
+                f"{path} cannot hold {spec.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
                 "give another folder, or a smaller capacity"
             ) from error
 
 
-def _block_rows(specs: Mapping[str, ColumnSpec]) -> dict[str, np.dtype]:
-    """What lies side by side in a row: each column by itself, all scalars together.
-
-    A batch reads from many places of the memory, and small columns make it wait for as many as large ones.
-    """
-    blocks = {n: np.dtype((spec.dtype, spec.shape)) for n, spec in specs.items() if spec.shape}
-    scalars = [(n, spec.dtype) for n, spec in specs.items() if not spec.shape]
-    scalars.sort(key=lambda field: -field[1].itemsize)  # the widest first, so that they lie aligned
-    return blocks | ({SCALARS: np.dtype(scalars, align=True)} if scalars else {})
+def _pieces(rows: np.ndarray, length: int) -> Pieces:
+    """Every sequence of rows [N, ...]."""
+    step = rows.strides[0]
+    memory = rows.reshape(-1).view(np.uint8)
+    view = np.ndarray((len(rows) - length + 1,), f"V{step * length}", memory, strides=(step,))
+    return Pieces(view, (length, *rows.shape[1:]), rows.dtype)
 
 
 def _copy(ring: np.ndarray, first: int, target: np.ndarray) -> None:

@@ -105,6 +105,18 @@ def test_a_batch_that_is_still_held_is_not_written_over(monkeypatch):
     assert len({tuple(index.tolist()) for index in indices}) == 5
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_draws_are_the_generators_numbers_one_kind_after_the_other(streams):
+    """What a seed shows is kept from version to version, and a saved run goes on with it."""
+    replay = filled(seed=7, streams=streams, capacity=30 * streams)
+    rng = np.random.default_rng(7)
+    for _ in range(5):
+        rng.random(8)  # which way of choosing; there is but one
+        stream, ahead = rng.integers(streams, size=8), rng.integers(26, size=8)
+        assert next(replay).index.tolist() == ((10 + ahead) * streams + stream).tolist()
+    assert replay.rng.bit_generator.state == rng.bit_generator.state
+
+
 def test_uniform_draws_show_every_start_equally_often():
     replay = filled(batch_size=2000)
     seen = shown(next(replay))[:, 0]
@@ -148,6 +160,17 @@ def test_fresh_sequences_come_first_and_once():
     assert fresh == [(0, 0), (1, 0), (0, 5), (1, 5)]
     assert [tuple(first) for first in shown(next(replay))[:2, 0]] == [(0, 10), (1, 10)]
     assert replay.fresh.tolist() == [15, 15]
+
+
+def test_fresh_sequences_beyond_a_batch_come_with_the_next_one():
+    replay = filled(rows=7, streams=3, capacity=90, online=True, batch_size=2)
+    assert [tuple(first) for first in shown(next(replay))[:, 0]] == [(0, 0), (1, 0)]
+    assert replay.fresh.tolist() == [5, 5, 0]
+    assert tuple(shown(next(replay))[0, 0]) == (2, 0)
+    before = replay.rng.bit_generator.state
+    batch = next(replay)
+    replay.rng.bit_generator.state = before
+    assert torch.equal(next(replay).index, batch.index), "nothing is fresh any more, all are drawn"
 
 
 def test_fresh_sequences_that_were_overwritten_are_skipped():
@@ -204,6 +227,13 @@ def test_latents_are_written_back_where_their_rows_are_still_kept():
     assert kept.tolist() == [3.0, 4.0, 5.0, 0.0, 0.0]
     newest = replay.gather(np.array([0]), np.array([9])).extras["latent"]
     assert not newest.any()  # rows 12 and 13 took the places of 0 and 1
+
+
+def test_latents_of_another_length_are_refused():
+    replay = filled(context=1, extras={"half": HALF})
+    index = next(replay).index
+    with pytest.raises(DataError, match=r"half has shape \(8, 6, 3, 1\), expected \(8, 5, 3, 1\)"):
+        replay.write(index, {"half": torch.zeros(8, 6, 3, 1)})
 
 
 def test_a_saved_buffer_goes_on_exactly(tmp_path):
@@ -380,7 +410,7 @@ def test_what_did_not_change_is_linked_from_the_last_save_and_the_rest_written(
         assert again.rings.written == count
         expected = filled(rows=count).rings.columns
         assert all(np.array_equal(again.rings.columns[n], expected[n]) for n in expected)
-    again.rings.write("reward", np.array([0]), np.array([[3]]), np.array([[99.0]]))
+    again.rings.write("reward", np.array([0]), np.array([3]), np.array([[99.0]]))
     again.save(tmp_path / "three", tmp_path / "two")
     third = filled(rows=0)
     third.load(tmp_path / "three")

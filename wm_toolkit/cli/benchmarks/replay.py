@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import gymnasium as gym
@@ -11,26 +12,52 @@ import numpy as np
 from wm_toolkit.cli.benchmarks import Case, benchmark
 from wm_toolkit.cli.benchmarks.measure import compare
 from wm_toolkit.data.replay import ReplayBuffer
+from wm_toolkit.data.rings import ColumnSpec
 from wm_toolkit.spaces import Spaces
 
 BATCH, LENGTH, STREAMS = 16, 64, 4
-OBSERVATIONS = {
-    "images 64x64x3": (gym.spaces.Box(0, 255, (64, 64, 3), np.uint8), 20_000),
-    "vectors of 1000": (gym.spaces.Box(-1.0, 1.0, (1000,), np.float32), 40_000),
-    "vectors of 24": (gym.spaces.Box(-1.0, 1.0, (24,), np.float32), 100_000),
-}
-"""(observation space, rows): more than the processor's caches hold."""
 MANY = 40
 """Batches between two looks at the clock."""
 SMALL = 2**14
 """Bytes of a sequence of a column that is small enough to stay in the processor's cache."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a replay of the benchmark holds.
+
+    Attributes:
+        seen: the only observation; an action of 6 numbers comes with it.
+        rows: more bytes of them than the processor's caches hold.
+        latents: stored states, with one row more in front of a sequence to begin with; and fresh
+            sequences are looked for first, as Dreamer V3 has it.
+    """
+
+    seen: gym.spaces.Box
+    rows: int
+    latents: Mapping[str, ColumnSpec] = dataclasses.field(default_factory=dict)
+
+
+LATENTS = {
+    "deter": ColumnSpec((512,), np.dtype(np.float16)),
+    "stoch": ColumnSpec((32,), np.dtype(np.uint8)),
+}
+"""Of `dreamer_v3.size1m`."""
+CONTENTS = {
+    "images 64x64x3": Content(gym.spaces.Box(0, 255, (64, 64, 3), np.uint8), 20_000),
+    "vectors of 1000": Content(gym.spaces.Box(-1.0, 1.0, (1000,), np.float32), 40_000),
+    "vectors of 24": Content(gym.spaces.Box(-1.0, 1.0, (24,), np.float32), 100_000),
+    "vectors of 24 with the latents of Dreamer V3 size1m": Content(
+        gym.spaces.Box(-1.0, 1.0, (24,), np.float32), 100_000, LATENTS
+    ),
+}
+
+
 @benchmark("replay")
 def run(quick: bool) -> Iterator[Case]:
     """Batches of 16 sequences of 64 rows from a replay, beside a plain copy of as many bytes."""
-    for name, (space, rows) in OBSERVATIONS.items():
-        replay = full(space, rows)
+    for name, content in CONTENTS.items():
+        replay = full(content)
         works = {"ours": partial(next, replay), "far": far_copy(replay), "near": near_copy(replay)}
         many = {key: partial(_repeat, work) for key, work in works.items()}
         taken = compare(many, 3 if quick else 25)
@@ -45,31 +72,40 @@ def run(quick: bool) -> Iterator[Case]:
         )
 
 
-def full(space: gym.spaces.Box, rows: int) -> ReplayBuffer:
-    """A replay that has been written round once and a third, with an action of 6 numbers."""
-    spaces = Spaces({"seen": space}, gym.spaces.Box(-1.0, 1.0, (6,), np.float32))
-    replay = ReplayBuffer(spaces, capacity=rows, streams=STREAMS, batch_size=BATCH, length=LENGTH)
+def full(content: Content) -> ReplayBuffer:
+    """A replay that has been written round once and a third; nothing in it is fresh."""
+    replay = ReplayBuffer(
+        Spaces({"seen": content.seen}, gym.spaces.Box(-1.0, 1.0, (6,), np.float32)),
+        capacity=content.rows,
+        streams=STREAMS,
+        batch_size=BATCH,
+        length=LENGTH,
+        context=1 if content.latents else 0,
+        online=bool(content.latents),
+        extras=content.latents,
+    )
     for column in replay.rings.columns.values():
         column[:] = 1
-    replay.rings.written = rows // STREAMS * 4 // 3
+    replay.rings.written = content.rows // STREAMS * 4 // 3
+    replay.fresh[:] = replay.rings.written
     return replay
 
 
 def far_copy(replay: ReplayBuffer) -> Callable[[], None]:
     """Copies so many whole sequences that lie where the next ones lie, into memory that is used again."""
-    rng = np.random.default_rng(0)
+    rng, length = np.random.default_rng(0), replay.span
     columns = [column.reshape(-1, *column.shape[2:]) for column in replay.rings.columns.values()]
-    copies = [np.ones((BATCH, LENGTH, *c.shape[1:]), c.dtype) for c in columns]
-    most = len(columns[0]) - LENGTH
+    copies = [np.ones((BATCH, length, *c.shape[1:]), c.dtype) for c in columns]
+    most = len(columns[0]) - length
 
     def copy() -> None:
         starts = rng.integers(most, size=BATCH).tolist()
         for column, target in zip(columns, copies, strict=True):
             if target[0].nbytes < SMALL:  # a call for each sequence would cost more than the bytes
-                np.copyto(target, column[: BATCH * LENGTH].reshape(target.shape))
+                np.copyto(target, column[: BATCH * length].reshape(target.shape))
                 continue
             for row, start in enumerate(starts):
-                target[row] = column[start : start + LENGTH]
+                target[row] = column[start : start + length]
 
     return copy
 
@@ -77,7 +113,7 @@ def far_copy(replay: ReplayBuffer) -> Callable[[], None]:
 def near_copy(replay: ReplayBuffer) -> Callable[[], None]:
     """Copies the same bytes again and again, in one call for each column."""
     columns = replay.rings.columns.values()
-    rows = [np.ones((BATCH, LENGTH, *c.shape[2:]), c.dtype) for c in columns]
+    rows = [np.ones((BATCH, replay.span, *c.shape[2:]), c.dtype) for c in columns]
     copies = [row.copy() for row in rows]
 
     def copy() -> None:
