@@ -24,6 +24,8 @@ from wm_toolkit.training.online import train_online
 from wm_toolkit.training.returns import evaluate_returns
 
 RECIPE, ENV, RUNS = "dreamer_v3.nano", "Pendulum-v1", Path("runs/offline_to_online")
+FEW_ROWS = {"envs": 1, "burst": 1, "train_ratio": 64.0, "prefill": 500}
+"""The preset collects much and replays little; here a small data set is wanted."""
 
 
 class KeepReplay(Hook):
@@ -43,7 +45,7 @@ def main(smoke: bool) -> None:
     def train(name: str, env: str | None, updates: int, frozen: bool = False, **how: Any) -> Agent:
         size = {"train__updates": updates // 100 if smoke else updates}
         size |= {"evaluation__episodes": 5 if smoke else 50}
-        config = recipe_config(RECIPE, frozen_model=frozen, **size)
+        config = recipe_config(RECIPE, frozen_model=frozen, **FEW_ROWS, **size)
         agent, _ = train_online(RECIPE, config, env, RUNS / name, **how)
         print(line(name, agent))
         return agent

@@ -32,7 +32,7 @@ RETURN = Reward(gamma=1.0, bootstrap="none")  # the plain sum of predicted rewar
 
 def new_episodes(agent: Agent, rows: int = 1000) -> Batch:
     """Windows [B, T] of episodes that the agent has not learnt from."""
-    envs = vector_env(ENV, recipe_config(RECIPE, train__seed=1))
+    envs = vector_env(ENV, recipe_config(RECIPE, train__seed=1, envs=1))
     collector, replay = Collector(agent, envs, seed=1), ReplayBuffer(agent.spaces, capacity=rows)
     while len(replay) < rows:
         replay.add(**collector.collect())
@@ -76,4 +76,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--smoke", action="store_true")
-    main(updates=40 if parser.parse_args().smoke else 3000)
+    main(updates=80 if parser.parse_args().smoke else 1300)

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "prefill": 40,
     "capacity": 300,
     "envs": 3,
+    "burst": 1,
     "train.batch_size": 4,
     "train.updates": 8,
     "train.checkpoint_every": 4,

@@ -32,10 +32,12 @@ def changed(one: Path, two: Path) -> set[str]:
 
 def test_dreamer_acts_measures_and_is_loaded_in_one_line(run, tmp_path):
     said = run("09")
-    assert "an update of 16 x 16 rows every 4 environment steps" in said
+    assert "an update of 16 x 16 rows every 16 environment steps" in said
     assert numbers(r"trained: (\d+) updates", said)[0] == 60
-    steps, episodes = numbers(r"it has seen (\d+) steps in (\d+) episodes of CartPole-v1", said)
-    assert 500 < steps + episodes <= 500 + 60 * 4, "the prefill, then four rows an update"
+    steps, episodes = numbers(
+        r"it has seen (\d+) steps in (\d+) episodes of CartPole-v1", said.replace(",", "")
+    )
+    assert 1000 < steps + episodes <= 1000 + 60 * 16, "the prefill, then sixteen rows an update"
     assert 1 <= numbers(r"one episode: return (\d+)", said)[0] <= 500
     assert 1 <= returned(r"dreamer_v3\.nano", said) <= 500
     assert 9 <= returned("random", said) <= 60, (

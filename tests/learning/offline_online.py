@@ -35,6 +35,20 @@ CASES = {
     "medium_replay": {"short": 600, "offline": 1500, "behaviour": 800, "online": 500},
     "first_steps": {"short": 250, "offline": 800, "behaviour": 500, "online": 500},
 }
+# A few thousand rows from one environment, each replayed often; the preset itself collects more and replays less.
+SETTINGS = {
+    "envs": 1,
+    "train_ratio": 64.0,
+    "burst": 1,
+    "prefill": 500,
+    "horizon": 333,
+    "free_nats": 1.0,
+    "reconstruction": 1.0,
+    "lr": 1e-3,
+    "behaviour__horizon": 10,
+    "behaviour__slow_rate": 0.02,
+    "behaviour__replay_discount": 1 - 1 / 333,
+}
 BEHAVIOUR = ("heads.policy.", "heads.value.")
 
 
@@ -58,9 +72,9 @@ class KeepReplay(Hook):
 
 
 def config_of(seed: int, updates: int, **changes: Any) -> Any:
-    """The preset for one stage; the learner is checkpointed at its end."""
+    """The preset with these settings for one stage; the learner is checkpointed at its end."""
     changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0}
-    return recipe_config(RECIPE, train__seed=seed, train__updates=updates, **changes)
+    return recipe_config(RECIPE, train__seed=seed, train__updates=updates, **SETTINGS, **changes)
 
 
 def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:

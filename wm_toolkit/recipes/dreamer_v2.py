@@ -135,9 +135,10 @@ CRAFTER = DreamerV2Config(
 # so the divergence weighs little; the slow critic follows as often as few updates need.
 NANO = DreamerV2Config(
     sequence=16,
-    envs=4,
-    train_ratio=64.0,
-    prefill=500,
+    envs=8,
+    train_ratio=32.0,
+    burst=20,
+    prefill=1000,
     capacity=100_000,
     deter=64,
     latents=8,
@@ -146,13 +147,13 @@ NANO = DreamerV2Config(
     units=64,
     layers=2,
     kl_scale=0.02,
-    discount=0.997,
+    discount=0.99,
     tanh_reward=False,
-    model_adam=_adam(2e-3),
-    actor_adam=_adam(7e-4),
+    model_adam=_adam(1e-3),
+    actor_adam=_adam(4e-4),
     critic_adam=_adam(1e-3),
-    behaviour=dataclasses.replace(BEHAVIOUR, slow_every=50),
-    train=TrainConfig(updates=2000, batch_size=32, clip=None, checkpoint_every=500),
+    behaviour=dataclasses.replace(BEHAVIOUR, slow_every=10, entropy=0.01),
+    train=TrainConfig(updates=3000, batch_size=32, clip=None, checkpoint_every=500),
 )
 
 

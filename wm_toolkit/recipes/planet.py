@@ -98,7 +98,7 @@ def _repeat(times: int) -> PlaNetConfig:
 NANO = PlaNetConfig(
     sequence=32,
     envs=4,
-    train_ratio=512.0,
+    train_ratio=256.0,
     burst=50,
     prefill=800,
     capacity=100_000,
@@ -113,7 +113,7 @@ NANO = PlaNetConfig(
     kl_scale=0.03,
     adam=AdamPart(2e-3, eps=1e-4, clip=1000.0),
     planner=CEM(horizon=12, samples=100, elites=10, iterations=4),
-    train=TrainConfig(updates=2000, batch_size=32, clip=None, checkpoint_every=500),
+    train=TrainConfig(updates=3000, batch_size=32, clip=None, checkpoint_every=500),
 )
 
 

@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
     "prefill": 80,
     "capacity": 300,
     "envs": 2,
+    "burst": 1,
     "train.batch_size": 4,
     "train.updates": 8,
     "train.checkpoint_every": 4,

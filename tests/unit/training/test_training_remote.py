@@ -50,6 +50,7 @@ def config(**changes: Any) -> DreamerV3Config:
     tiny = {
         "size": Size(deter=16, units=8, classes=3, depth=1, latents=2, groups=2),
         "envs": 3,
+        "burst": 1,
         "actors": "process",
         "actor_processes": 2,
     }
