@@ -27,6 +27,7 @@ TINY = {
     "population": 4,
     "horizon": 10,
     "starts": 2,
+    "remeasure": 1,
     "train__updates": 8,
     "train__batch_size": 2,
     "evaluation__episodes": 1,
