@@ -17,11 +17,9 @@ def prepare_headless() -> None:
     if not sys.platform.startswith("linux") or _has_display():
         return
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if "MUJOCO_GL" in os.environ:  # looking for libraries starts a process, and every step comes by
-        return
     backend = offscreen_backend()
     if backend is not None:
-        os.environ["MUJOCO_GL"] = backend
+        os.environ.setdefault("MUJOCO_GL", backend)
 
 
 def offscreen_backend() -> str | None:

@@ -15,6 +15,7 @@ from wm_toolkit.envs.headless import prepare_headless
 from wm_toolkit.errors import SpaceError, require
 
 
+@functools.cache  # a step asks for it, and choosing a backend looks for libraries in a process of its own
 def mujoco() -> Any:
     """The package, imported late: it chooses its rendering backend when it is imported."""
     prepare_headless()
