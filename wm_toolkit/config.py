@@ -54,10 +54,9 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     for key, value in changes.items():
         name, _, rest = key.partition(".")
         if name not in known:
-            inside = [f"{where}{path}" for path in _paths(config, name)]
+            likely = [*known, *_paths(config, name)]
             raise ConfigError(
-                f"{type(config).__name__} has no field {where + key!r}."
-                + did_you_mean(inside[0] if inside else name, inside or known)
+                f"{type(config).__name__} has no field {where + key!r}.{did_you_mean(name, likely)}"
             )
         if not rest:
             values[name] = _coerce(hints[name], value, where + name)

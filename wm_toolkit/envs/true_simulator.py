@@ -23,7 +23,7 @@ class TrueSimulator(TrueModel):
         env: a `Stateful` environment of its own, which need not show any picture.
         place: states [..., S] to features [..., F] that are near a goal's where success is near.
         key: the observation that tells the state.
-        told: what that observation [..., O] says of the state [..., S]; by default it is the state.
+        told: what that observation [..., S] says of the state [..., S]; by default it is the state.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class TrueSimulator(TrueModel):
         super().__init__(spaces, key)
         self.env, self.place, self.told = env, place, told
         env.reset(seed=0)
-        self.width = len(env.get_state())
 
     def move(self, state: NDArray, action: NDArray) -> NDArray:
         """States [B, S] after actions [B, ...]."""
