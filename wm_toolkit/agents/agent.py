@@ -21,6 +21,7 @@ from wm_toolkit.batch import Batch, Metrics
 from wm_toolkit.config import from_dict, to_dict
 from wm_toolkit.errors import CheckpointError, ConfigError, SpaceError
 from wm_toolkit.models.base import WorldModel
+from wm_toolkit.nn.modes import evaluating
 from wm_toolkit.registry import RECIPES, build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import Struct
@@ -143,20 +144,16 @@ class Agent:
         if bool(first.any()):
             latent = latent.where(~first, self.model.initial(len(first)))
             action = action * ~first.to(device).unsqueeze(-1)
-        training = self.model.training
-        if training:
-            self.model.eval()
-        latent = self.model.observe(latent, action, seen, generator=generator)
-        decision, memory = self.actor.act(
-            latent,
-            seen,
-            state.actor,
-            is_first=first.to(device),
-            explore=explore,
-            generator=generator,
-        )
-        if training:
-            self.model.train()
+        with evaluating(self.model):
+            latent = self.model.observe(latent, action, seen, generator=generator)
+            decision, memory = self.actor.act(
+                latent,
+                seen,
+                state.actor,
+                is_first=first.to(device),
+                explore=explore,
+                generator=generator,
+            )
         return decision, AgentState(latent, decision.action, memory)
 
     def learn(self, batch: Batch) -> Metrics:

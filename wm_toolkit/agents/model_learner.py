@@ -197,9 +197,9 @@ class ModelLearner:
         self.program.after_update(self.updates)
         if self._ema is not None:
             self._ema.update()
+        self.model.eval()  # ready to act and to be probed, which then need not switch over every time
         if self.probes is not None:
             metrics |= self.probes.learn(batch)
-        self.model.eval()  # ready to act, which then need not switch over at every step
         return _averaged(metrics) | {"grad_norm": norm, "learning_rate": rate}
 
     def _backward(self, batch: Batch) -> Metrics:

@@ -14,6 +14,7 @@ from wm_toolkit.errors import MissingHeadError
 from wm_toolkit.losses.reduce import reduce
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.nn.distributed import mean_over_processes, same_everywhere
+from wm_toolkit.nn.modes import evaluating
 
 Target = Callable[[Batch], Tensor]
 
@@ -101,12 +102,9 @@ class ProbeLearner:
 
     def _losses(self, batch: Batch) -> Losses:
         """[B, T] loss of every head."""
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             states = self.model.observe_sequence(batch, generator=self._noise)
             features = self.model.features(states)
-        self.model.train(training)
         return {
             head: self.model.heads[head](features).loss(target(batch))
             for head, target in self.targets.items()
