@@ -83,6 +83,15 @@ class Batch(Struct):
             valid = valid * self.weight.reshape(-1, *([1] * (valid.ndim - 1)))
         return valid
 
+    def restarts(self) -> list[bool]:
+        """[T] whether an episode may begin in that row.
+
+        On a CPU the host looks, once for all rows; on a device that it runs ahead of it does not wait to know.
+        """
+        if self.is_first.device.type != "cpu":
+            return [True] * self.is_first.shape[1]
+        return self.is_first.any(0).tolist()
+
     def previous_action(self) -> Tensor:
         """[B, T, A] the action that led into each row; zero on the window's and an episode's first row."""
         shifted = torch.cat([torch.zeros_like(self.action[:, :1]), self.action[:, :-1]], 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wm_toolkit.agents.probe_learner import ProbeLearner
+from wm_toolkit.agents.recorded import Record, Recorded
 from wm_toolkit.batch import Batch, Losses, Metrics
 from wm_toolkit.data.rings import ColumnSpec
 from wm_toolkit.errors import CheckpointError, ConfigError
@@ -104,6 +105,8 @@ class ModelLearner:
         program: what computes the losses of a batch, a module with the model as its attribute `model`;
             by default the model alone. Its `after_update(n)` is called after every update, and its own
             buffers and frozen parameters are part of `state_dict`.
+        record: how everything from the batch to the optimiser's step is recorded and then replayed at
+            every update (`recorded.cuda_graph`); None runs it anew.
 
     Raises:
         ConfigError: if nothing is left to train, or a number is out of range.
@@ -125,6 +128,7 @@ class ModelLearner:
         ema: float | None = None,
         probes: ProbeLearner | None = None,
         program: Program | None = None,
+        record: Record | None = None,
     ) -> None:
         if accumulation < 1 or (clip is not None and clip <= 0):
             raise ConfigError(
@@ -134,7 +138,7 @@ class ModelLearner:
         self.clip, self.accumulation, self.probes = clip, accumulation, probes
         self.program: Program = Program(model) if program is None else program
         self.updates = 0
-        self._make_optimizer, self._decay = optimizer, ema
+        self._make_optimizer, self._decay, self._record = optimizer, ema, record
         self._recomputes = accumulation > 1 and model.microbatches(accumulation)
         self._accelerator: Accelerator | None = None
         self._ema: EMA | None = None
@@ -168,6 +172,11 @@ class ModelLearner:
         self._forward = accelerator.prepare_model(inner)
         self._optimizer = accelerator.prepare_optimizer(self._make_optimizer(self.parameters))
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._step = self._update
+        if self._record is not None:
+            self._refuse_recording(accelerator)
+            self._count_on_device()
+            self._step = Recorded(self._update, self._record, accelerator.device)
         if self._decay is not None:
             self._ema = EMA(self.model, self._decay)
         if self.probes is not None:
@@ -185,22 +194,28 @@ class ModelLearner:
             ConfigError: if `scales` names an unknown term, or a term cannot be accumulated.
         """
         accelerator = self._ready()
-        batch = batch.to(accelerator.device)
         self.model.train()
         rate = self._set_rate()
-        self._optimizer.zero_grad()
-        metrics = self._backward(batch)
-        accelerator.unscale_gradients(self._optimizer)
-        norm = self._clip()
-        self._optimizer.step()
+        metrics = self._step(batch)
+        norm = metrics.pop("grad_norm")
         self.updates += 1
         self.program.after_update(self.updates)
         if self._ema is not None:
             self._ema.update()
         self.model.eval()  # ready to act and to be probed, which then need not switch over every time
         if self.probes is not None:
-            metrics |= self.probes.learn(batch)
+            metrics |= self.probes.learn(batch.to(accelerator.device))
         return _averaged(metrics) | {"grad_norm": norm, "learning_rate": rate}
+
+    def _update(self, batch: Batch) -> Metrics:
+        """What every update does in the same way: losses, gradients, the optimiser's step."""
+        accelerator = self._ready()
+        self._optimizer.zero_grad()
+        metrics = self._backward(batch.to(accelerator.device))
+        accelerator.unscale_gradients(self._optimizer)
+        norm = self._clip()
+        self._optimizer.step()
+        return metrics | {"grad_norm": norm}
 
     def _backward(self, batch: Batch) -> Metrics:
         """Gradients of the whole batch, piece by piece; returns the losses of the whole batch."""
@@ -231,8 +246,38 @@ class ModelLearner:
     def _set_rate(self) -> float:
         factor = self.schedule(self.updates) if self.schedule else 1.0
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
         return self._rates[0] * factor
+
+    # -- recording ---------------------------------------------------------------------------------
+    def _refuse_recording(self, accelerator: Accelerator) -> None:
+        """An update is recorded whole, on one device."""
+        against = {
+            f"{accelerator.num_processes} processes": accelerator.num_processes > 1,
+            f"accumulation={self.accumulation}": self.accumulation > 1,
+            "fp16, whose scale is looked at by the host": accelerator.scaler is not None,
+        }
+        if found := [name for name, holds in against.items() if holds]:
+            raise ConfigError(
+                f"updates cannot be recorded with {' and '.join(found)}; leave cuda_graphs off, or use "
+                "one process, accumulation=1 and bf16 or float32"
+            )
+
+    def _count_on_device(self) -> None:
+        """Let the optimiser read its rates from the device, and count its steps there."""
+        device = self._ready().device
+        for group in self._optimizer.param_groups:
+            if "capturable" not in group:
+                inner = getattr(self._optimizer, "optimizer", self._optimizer)
+                raise ConfigError(
+                    f"updates of {type(inner).__name__} cannot be recorded, as it counts "
+                    "its steps on the host; use LaProp or AdamW, or leave cuda_graphs off"
+                )
+            group["capturable"] = True
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
 
     # -- evaluation and resume -----------------------------------------------------------------------
     @contextmanager
@@ -274,7 +319,7 @@ class ModelLearner:
                 )
         self.updates, rates = state["updates"], list(state["rates"])
         self._rates = self._rates if own_rates else rates
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state["optimizer"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])
         if self.probes is not None:
@@ -282,6 +327,18 @@ class ModelLearner:
         self.program.load_own_state(state.get("program") or {})
         if accelerator.scaler is not None and state["scaler"] is not None:
             accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Steps are counted where this learner counts them, whatever the saved one did."""
+        capturable = {"capturable": self._record is not None}
+        groups = [
+            {**group, **capturable, "lr": float(group["lr"])} if "capturable" in group else group
+            for group in state["param_groups"]
+        ]
+        self._optimizer.load_state_dict({**state, "param_groups": groups})
+        if self._record is not None:  # its moments lie elsewhere now, so it is recorded anew
+            self._count_on_device()
+            self._step = Recorded(self._update, self._record, self._ready().device)
 
     def _ready(self) -> Accelerator:
         if self._accelerator is None:

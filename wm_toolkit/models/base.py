@@ -110,7 +110,7 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         carried = state is not None
         current = self.initial(size) if state is None else state
         action = batch.previous_action()
-        restarts = batch.is_first.any(0).tolist()  # one look from the host, not one a step
+        restarts = batch.restarts()
         states = []
         for t in range(length):
             if (t or carried) and restarts[t]:

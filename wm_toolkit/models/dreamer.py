@@ -141,7 +141,7 @@ class Dreamer(WorldModel[Latent]):
         """[B, T] posteriors of rows [B, T] that actions [B, T, A] led to."""
         embedding = self.encoder(batch.obs).unbind(1)
         actions = self.rssm.core.embed(action).unbind(1)
-        restarts = batch.is_first.any(0).tolist()
+        restarts = batch.restarts()
         fresh, step = self.initial(len(action)), self.rssm.core.unrolled()
         current = fresh if state is None else state
         states = []

@@ -161,7 +161,7 @@ class MDNRNN(WorldModel[Memory]):
         """As the loop in `WorldModel`, with all frames encoded at once, or read from `batch.extras`."""
         size, length = batch.action.shape[:2]
         seen, action = self.posterior(batch), batch.previous_action()
-        restarts = batch.is_first.any(0).tolist()
+        restarts = batch.restarts()
         fresh = self.initial(size)
         current = fresh if state is None else state
         states = []
@@ -244,9 +244,8 @@ class MDNRNN(WorldModel[Memory]):
 
     def _read_through(self, z: Tensor, batch: Batch) -> Tensor:
         """[B, T - 1, H] the LSTM after each row but the last; it forgets where an episode begins."""
-        first = batch.is_first[:, :-1]
+        first, restarts = batch.is_first[:, :-1], batch.restarts()
         inputs = self._inputs(z[:, :-1], batch.action[:, :-1], first.to(z))
-        restarts = first.any(0).tolist()
         h = c = z.new_zeros(len(z), self.width)
         found = []
         for t, read in enumerate(self.lstm.read(inputs).unbind(1)):

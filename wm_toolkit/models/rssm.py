@@ -87,9 +87,7 @@ class Categorical(Struct):
     @property
     def mode(self) -> Tensor:
         """[..., G K] one-hot of the likeliest classes."""
-        index = self.log_probs.argmax(-1)
-        chosen = functional.one_hot(index, self.log_probs.shape[-1])
-        return chosen.to(self.log_probs.dtype).flatten(-2)
+        return Choices(None, self.log_probs.argmax(-1), self.log_probs.shape[-1]).tensor
 
     def kl(self, other: Categorical) -> Tensor:
         """[...] KL(self || other) in nats."""
@@ -163,7 +161,7 @@ class CategoricalBelief:
 
     def decode(self, stored: Tensor) -> Tensor:
         """[..., G K] one-hot draws of classes [..., G]."""
-        return functional.one_hot(stored.long(), self.classes).float().flatten(-2)
+        return Choices(None, stored.long(), self.classes).tensor
 
     def __call__(self, x: Tensor) -> Categorical:
         logits = x.unflatten(-1, (self.groups, self.classes)).float()

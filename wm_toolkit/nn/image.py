@@ -35,8 +35,7 @@ def to_float(
     if images.shape[-1] != len(mean):
         raise ShapeError(f"images {tuple(images.shape)} do not end with {len(mean)} channels")
     full = 255.0 if images.dtype == torch.uint8 else 1.0
-    shift = torch.tensor(mean, device=images.device)
-    scale = torch.tensor(std, device=images.device)
+    shift, scale = _constant(mean, images.device), _constant(std, images.device)
     x = (
         images.float().sub_(shift * full).div_(scale * full)
         if full == 255.0
@@ -51,3 +50,8 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[n], made on the device: nothing is copied there, for which the host would have to wait."""
+    return torch.stack([torch.full((), value, device=device) for value in values])

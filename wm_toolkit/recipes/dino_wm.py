@@ -11,6 +11,7 @@ from torch import Tensor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.probe_learner import ProbeLearner
+from wm_toolkit.agents.recorded import recording
 from wm_toolkit.batch import Batch
 from wm_toolkit.data.windows import LastAction
 from wm_toolkit.encoders.dinov2 import DINOv2, Norm, Normalisation, Resample, Size
@@ -269,6 +270,7 @@ def dino_wm(spaces: Spaces, config: DinoWMConfig) -> Agent:
         clip=config.train.clip,
         ema=config.train.ema,
         accumulation=config.train.accumulation,
+        record=recording(config.train.cuda_graphs),
         probes=_decoder(model, config) if config.decoder else None,
     )
     return Agent(model, config.actor(model), learner)

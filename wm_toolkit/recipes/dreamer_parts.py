@@ -10,6 +10,7 @@ from torch import nn
 
 from wm_toolkit.agents.actor_critic import ActorCritic
 from wm_toolkit.agents.model_learner import MakeOptimizer, ModelLearner, Program, Schedule
+from wm_toolkit.agents.recorded import recording
 from wm_toolkit.encoders.observations import (
     ObservationEncoder,
     channels,
@@ -170,6 +171,7 @@ def learner(
         scales=scales,
         clip=config.train.clip,
         accumulation=config.train.accumulation,
+        record=recording(config.train.cuda_graphs),
         ema=config.train.ema,
         program=program,
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.probe_learner import ProbeLearner
+from wm_toolkit.agents.recorded import recording
 from wm_toolkit.batch import Batch
 from wm_toolkit.encoders.conv import ConvEncoder, ResNet18
 from wm_toolkit.encoders.vit import ViT
@@ -185,6 +186,7 @@ def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
         clip=config.train.clip,
         ema=config.train.ema,
         accumulation=config.train.accumulation,
+        record=recording(config.train.cuda_graphs),
         probes=_decoder(model, config) if config.decoder else None,
     )
     return Agent(model, config.actor(model), learner)

@@ -16,6 +16,7 @@ from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.evolution import EvolutionLearner
 from wm_toolkit.agents.fitness import DreamFitness, EnvFitness, Fitness
 from wm_toolkit.agents.model_learner import ModelLearner
+from wm_toolkit.agents.recorded import recording
 from wm_toolkit.agents.staged import Part, Stage, StagedLearner, train_only
 from wm_toolkit.envs.dream import Termination
 from wm_toolkit.envs.make import make_vec
@@ -204,6 +205,7 @@ def _vision(model: MDNRNN, config: WorldModelsConfig) -> Stage:
         model,
         optimizer=partial(torch.optim.Adam, lr=config.vision_rate),
         clip=config.train.clip,
+        record=recording(config.train.cuda_graphs),
         program=Part(model, "vision_loss"),
     )
     return Stage("vision", config.vision_updates, model.vision(), learner)
@@ -216,6 +218,7 @@ def _memory(model: MDNRNN, config: WorldModelsConfig) -> Stage:
         optimizer=clipping(partial(torch.optim.Adam, lr=config.memory_rate), config.memory_clip),
         schedule=lambda update: max(0.01, config.memory_decay**update),
         clip=config.train.clip,
+        record=recording(config.train.cuda_graphs),
         program=Part(model, "memory_loss"),
     )
     return Stage("memory", config.memory_updates, model.memory(), learner)

@@ -26,6 +26,8 @@ class TrainConfig:
         clip: largest gradient norm (given to the learner); None leaves gradients alone.
         ema: decay of an average of the weights that is evaluated and saved instead of them (given to
             the learner); None has none.
+        cuda_graphs: record an update once and replay it (given to the learner): launching its thousands of
+            small kernels one by one keeps a fast GPU waiting. Needs one CUDA device.
         processes: how many train together; `launch` refuses to run fewer.
         log_every: updates between two log lines.
         eval_every: updates between two evaluations; 0 means at the end only.
@@ -49,6 +51,7 @@ class TrainConfig:
     accumulation: int = 1
     clip: float | None = 1.0
     ema: float | None = None
+    cuda_graphs: bool = False
     processes: int = 1
     log_every: int = 10
     eval_every: int = 0

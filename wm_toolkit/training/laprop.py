@@ -20,7 +20,9 @@ class LaProp(torch.optim.Optimizer):
         nu <- b2 nu + (1 - b2) g^2,   u = g / (sqrt(nu / (1 - b2^t)) + eps)
         m <- b1 m + (1 - b1) u,       p <- p - lr m / (1 - b1^t)
 
-    All parameters of a group are updated together, in a few calls whatever their number.
+    All parameters of a group are updated together, in a few calls whatever their number. A group that is
+    `capturable`, as torch's own optimisers name it, reads a learning rate that is a tensor and counts its
+    steps on the device, so that an update can be recorded and replayed.
 
     Args:
         params: parameters or groups.
@@ -49,7 +51,15 @@ class LaProp(torch.optim.Optimizer):
                 f"lr is {lr}, betas {betas}, clip {clip}; expected lr >= 0, betas in [0, 1), clip > 0"
             )
         super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "clip": clip, "least": least}
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "clip": clip,
+                "least": least,
+                "capturable": False,
+            },
         )
 
     @torch.no_grad()
@@ -66,8 +76,8 @@ class LaProp(torch.optim.Optimizer):
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        group["step"] = step = group.get("step", 0) + 1
         (b1, b2), eps = group["betas"], group["eps"]
+        step = self._counted(group, params[0].device)
         grads = _clipped(params, group["clip"], group["least"])
         second = self._moments(params, "nu")
         first = self._moments(params, "m")
@@ -78,7 +88,23 @@ class LaProp(torch.optim.Optimizer):
         tensors._foreach_add_(scale, eps)
         tensors._foreach_div_(grads, scale)
         tensors._foreach_lerp_(first, grads, 1 - b1)
-        tensors._foreach_add_(params, first, alpha=-group["lr"] / (1 - b1**step))
+        if isinstance(step, Tensor):
+            tensors._foreach_add_(
+                params, tensors._foreach_mul(first, -group["lr"] / (1 - b1**step))
+            )
+        else:
+            tensors._foreach_add_(params, first, alpha=-group["lr"] / (1 - b1**step))
+
+    def _counted(self, group: dict[str, Any], device: torch.device) -> int | Tensor:
+        """The number of this step, on the device (double precision, which 1 - b2^t needs) where that is asked for."""
+        step = group.get("step", 0)
+        if not group.get("capturable"):
+            group["step"] = int(step) + 1
+            return group["step"]
+        if not isinstance(step, Tensor):
+            step = torch.tensor(float(step), dtype=torch.float64)
+        group["step"] = step = step.to(device)
+        return step.add_(1)
 
     def _moments(self, params: list[Tensor], name: str) -> list[Tensor]:
         for p in params:

@@ -74,7 +74,8 @@ class Trainer:
         best: the best value of the config's metric so far.
 
     Raises:
-        ConfigError: if the agent has no learner, or the config needs an evaluation that is missing.
+        ConfigError: if the agent has no learner, or the config needs an evaluation or a device that is
+            missing.
 
     Example:
         >>> trainer = Trainer(agent, loader, run_dir="runs/1", config=TrainConfig(updates=600))
@@ -102,6 +103,11 @@ class Trainer:
         self.learner: Learner = agent.learner
         self.run_dir, self.evaluate, self.hooks = Path(run_dir), evaluate, list(hooks)
         self.accelerator = make_accelerator(config.precision, config.processes)
+        if config.cuda_graphs and self.accelerator.device.type != "cuda":
+            raise ConfigError(
+                f"cuda_graphs needs a CUDA device, and this run is on {self.accelerator.device.type}; leave "
+                "it off"
+            )
         self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS, config.keep_checkpoints)
         self.update = 0
         self.best: float | None = None

@@ -22,13 +22,17 @@ def by_hand(p, grads, *, lr=0.1, b1=0.9, b2=0.999, eps=1e-20, clip=0.3, least=1e
     return p
 
 
+@pytest.mark.parametrize("capturable", [False, True])
 @pytest.mark.parametrize("clip", [0.3, 0.01, None])
-def test_five_updates_follow_the_formula(rng, clip):
+def test_five_updates_follow_the_formula(rng, clip, capturable):
     shapes = [(4, 3), (3,), (2, 2, 2)]
     start = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes]
     grads = [[torch.randn_like(p) * 3 for _ in range(5)] for p in start]
     params = [p.clone().requires_grad_() for p in start]
     optimizer = LaProp(params, 0.1, clip=clip)
+    if capturable:
+        rate = torch.tensor(0.1, dtype=torch.float64)
+        optimizer.param_groups[0].update(capturable=True, lr=rate)
     for step in range(5):
         for p, own in zip(params, grads, strict=True):
             p.grad = own[step].clone()
