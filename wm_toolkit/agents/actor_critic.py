@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wm_toolkit.agents.behaviour import BehaviourConfig, Dream, Score, score
 from wm_toolkit.agents.model_learner import Program
 from wm_toolkit.batch import Batch, Losses
-from wm_toolkit.data.rings import ColumnSpec
+from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.heads.base import Output
 from wm_toolkit.losses.returns import ReturnScale

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wm_toolkit.agents.probe_learner import ProbeLearner
 from wm_toolkit.agents.recorded import Record, Recorded
 from wm_toolkit.batch import Batch, Losses, Metrics
-from wm_toolkit.data.rings import ColumnSpec
+from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.errors import CheckpointError, ConfigError
 from wm_toolkit.losses.reduce import reduce
 from wm_toolkit.models.base import WorldModel

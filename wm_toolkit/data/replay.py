@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from wm_toolkit.batch import Batch
-from wm_toolkit.data.rings import DEFAULT_MEMORY, ColumnSpec, Rings, load_array
+from wm_toolkit.data.rings import DEFAULT_MEMORY, Rings, load_array
 from wm_toolkit.data.samplers import Mix, SumTree, recent
+from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError
 from wm_toolkit.spaces import Spaces

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from wm_toolkit.checkpoint import load_json, replace_folder, save_json
-from wm_toolkit.data.buffers import LEAST, Buffers
+from wm_toolkit.data.tables import ColumnSpec, Layout, Table, layouts
 from wm_toolkit.errors import CheckpointError, DataError
 
 log = logging.getLogger(__name__)
@@ -25,33 +23,6 @@ DEFAULT_MEMORY = 4 * 2**30
 HEAD = "replay.json"
 PIECE = 16 * 2**20
 """Bytes of a saved file; what has not changed since the last time is linked, not written again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ColumnSpec:
-    """Shape and dtype of one row of a column."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-class Pieces(NamedTuple):
-    """Every sequence of a column that lies in one piece.
-
-    Attributes:
-        view: [streams * size - length + 1] overlapping items, each the bytes of one sequence.
-        shape: [length, ...] of a sequence.
-        dtype: of its numbers.
-    """
-
-    view: np.ndarray
-    shape: tuple[int, ...]
-    dtype: np.dtype
 
 
 class Rings:
@@ -65,7 +36,8 @@ class Rings:
         folder: where the mapped files go; by default a temporary folder that goes with the buffer.
 
     Attributes:
-        columns: by name.
+        tables: the memory they lie in.
+        columns: by name; those of a few bytes are views into rows in which they lie side by side.
         written: rows written to every stream so far, those overwritten included.
         mapped: whether the columns lie in files.
 
@@ -85,6 +57,7 @@ class Rings:
         if streams < 1 or size < 1:
             raise DataError(f"{streams} streams of {size} rows hold nothing; both must be positive")
         self.specs, self.streams, self.size, self.written = dict(specs), streams, size, 0
+        self._layouts = layouts(self.specs)
         self.mapped = self.nbytes > memory
         self._own: tempfile.TemporaryDirectory[str] | None = None
         if self.mapped:
@@ -98,17 +71,17 @@ class Rings:
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._check_room(Path(folder))
-        self.columns = {name: self._allocate(name, folder) for name in self.specs}
+        self.tables = [Table(each, self._allocate(each, folder)) for each in self._layouts]
+        views = {name: view for table in self.tables for name, view in table.columns.items()}
+        self.columns = {name: views[name] for name in self.specs}
         self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
-        self._buffers = Buffers()
-        self._cuts: dict[int, tuple[dict[str, Pieces], dict[str, np.ndarray]]] = {}
         self._saved = ""
         self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns when full."""
-        return self.streams * self.size * sum(spec.nbytes for spec in self.specs.values())
+        return self.streams * self.size * sum(layout.nbytes for layout in self._layouts)
 
     def __len__(self) -> int:
         """Rows kept of each stream."""
@@ -154,37 +127,13 @@ class Rings:
         split = (slot > self.size - length).nonzero()[0].tolist()
         if split:  # they go on at the front of the ring, and are copied below
             place[split] = 0
-        small, large = self._cuts.get(length) or self._cut(length)
-        found = {
-            name: np.ndarray((len(place), *shape), dtype, view[place])
-            for name, (view, shape, dtype) in small.items()
-        }
-        for name, rows in large.items():
-            found[name] = self._large(rows, place, length)
+        found: dict[str, np.ndarray] = {}
+        for table in self.tables:
+            found |= table.sequences(place, length)
         for row in split:
             for name, rows in found.items():
                 _copy(self.columns[name][stream[row]], slot[row], rows[row])
         return found
-
-    def _large(self, rows: np.ndarray, place: np.ndarray, length: int) -> np.ndarray:
-        """Sequences that are large in memory that was used before, as clearing it would take as long."""
-        found = self._buffers.empty((len(place), length, *rows.shape[1:]), rows.dtype)
-        for row, first in enumerate(place.tolist()):
-            found[row] = rows[first : first + length]
-        return found
-
-    def _cut(self, length: int) -> tuple[dict[str, Pieces], dict[str, np.ndarray]]:
-        """Columns whose sequences are small enough to be copied in one call, and rows of the others."""
-        small, large = {}, {}
-        for name, spec in self.specs.items():
-            # Not as a memory map, which takes a microsecond for every slice.
-            rows = np.asarray(self.columns[name]).reshape(self.streams * self.size, *spec.shape)
-            if spec.nbytes * length < LEAST:
-                small[name] = _pieces(rows, length)
-            else:
-                large[name] = rows
-        self._cuts[length] = small, large
-        return small, large
 
     def write(self, name: str, stream: np.ndarray, start: np.ndarray, values: np.ndarray) -> None:
         """Overwrite rows from rows [B] of streams [B] on with [B, T, ...], where they are still kept."""
@@ -279,27 +228,18 @@ class Rings:
                 f"{self.nbytes / 2**30:.1f} GiB; give another folder, or a smaller capacity"
             )
 
-    def _allocate(self, name: str, folder: str | Path | None) -> np.ndarray:
-        spec = self.specs[name]
-        shape = (self.streams, self.size, *spec.shape)
+    def _allocate(self, layout: Layout, folder: str | Path | None) -> np.ndarray:
+        shape = (self.streams, self.size, *layout.shape)
         if not self.mapped:
-            return np.zeros(shape, spec.dtype)
-        path = Path(str(folder)) / f"{name.replace('/', '.')}.ring"
+            return np.zeros(shape, layout.dtype)
+        path = Path(str(folder)) / f"{layout.name.replace('/', '.')}.ring"
         try:
-            return np.memmap(path, spec.dtype, "w+", shape=shape)
+            return np.memmap(path, layout.dtype, "w+", shape=shape)
         except OSError as error:
             raise DataError(
-                f"{path} cannot hold {spec.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
+                f"{path} cannot hold {layout.nbytes * self.streams * self.size / 2**30:.1f} GiB ({error}); "
                 "give another folder, or a smaller capacity"
             ) from error
-
-
-def _pieces(rows: np.ndarray, length: int) -> Pieces:
-    """Every sequence of rows [N, ...]."""
-    step = rows.strides[0]
-    memory = rows.reshape(-1).view(np.uint8)
-    view = np.ndarray((len(rows) - length + 1,), f"V{step * length}", memory, strides=(step,))
-    return Pieces(view, (length, *rows.shape[1:]), rows.dtype)
 
 
 def _copy(ring: np.ndarray, first: int, target: np.ndarray) -> None:

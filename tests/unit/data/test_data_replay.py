@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from wm_toolkit.data import rings
+from wm_toolkit.data import rings, tables
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.replay import ReplayBuffer
-from wm_toolkit.data.rings import ColumnSpec
 from wm_toolkit.data.samplers import Mix, SumTree
+from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.errors import CheckpointError, ConfigError, DataError
 from wm_toolkit.spaces import Spaces
 
@@ -77,7 +77,7 @@ def test_every_sequence_is_what_its_stream_wrote_in_order():
 @pytest.mark.parametrize("rows", [17, 30, 44])
 @pytest.mark.parametrize("least", [1, 2**16])
 def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows, least, monkeypatch):
-    monkeypatch.setattr(rings, "LEAST", least)  # bytes from which on sequences count as large
+    monkeypatch.setattr(tables, "LEAST", least)  # bytes from which on sequences count as large
     replay = filled(rows=rows, streams=3, capacity=90, length=6, extras={"half": HALF})
     streams, starts = np.arange(3), np.arange(replay.rings.oldest, rows - 6 + 1)
     stream, start = (grid.ravel() for grid in np.meshgrid(streams, starts))
@@ -92,7 +92,7 @@ def test_whole_sequences_are_the_rows_that_are_read_one_by_one(rows, least, monk
 
 
 def test_a_batch_that_is_still_held_is_not_written_over(monkeypatch):
-    monkeypatch.setattr(rings, "LEAST", 1)
+    monkeypatch.setattr(tables, "LEAST", 1)
     replay = filled(batch_size=3)
     held = [next(replay) for _ in range(5)]
     before = [batch.obs["row"].clone() for batch in held]
@@ -268,7 +268,10 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_buffer_beyond_its_memory_lies_in_files_and_says_so(tmp_path, caplog):
     mapped = filled(memory=100, folder=tmp_path / "rings")
     assert "more than" in caplog.text
-    assert (tmp_path / "rings" / "obs.row.ring").stat().st_size == 60 * 2 * 4
+    row = (
+        2 * 4 + 3 * 4 + 4 + 3
+    )  # observation, action, reward and flags side by side, aligned to 4 bytes
+    assert (tmp_path / "rings" / "_narrow.ring").stat().st_size == 60 * (row + 1)
     plain = filled()
     for _ in range(3):
         one, two = next(mapped), next(plain)

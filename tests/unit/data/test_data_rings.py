@@ -6,14 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wm_toolkit.data import rings
-from wm_toolkit.data.rings import ColumnSpec, Rings
+from wm_toolkit.data import rings, tables
+from wm_toolkit.data.rings import Rings
+from wm_toolkit.data.tables import ColumnSpec
 
 STREAMS, SIZE = 2, 9
 SPECS = {
     "vector": ColumnSpec((3,), np.dtype(np.float32)),
     "flag": ColumnSpec((), np.dtype(bool)),
     "nothing": ColumnSpec((0,), np.dtype(np.float32)),
+    "wide": ColumnSpec((100,), np.dtype(np.int16)),
 }
 
 
@@ -27,6 +29,7 @@ def written(rows: int) -> Rings:
                 "vector": vector,
                 "flag": np.full(STREAMS, t % 2 == 1),
                 "nothing": np.zeros((STREAMS, 0)),
+                "wide": np.full((STREAMS, 100), t),
             }
         )
     return made
@@ -63,16 +66,17 @@ def test_sequences_of_any_length_are_cut_from_where_they_lie(data, rows, large):
     starts = st.integers(made.oldest, rows - length)
     start = np.array(data.draw(st.lists(starts, max_size=5)), int)
     stream = np.arange(len(start)) % STREAMS
-    least = rings.LEAST
-    rings.LEAST = 0 if large else least
+    least = tables.LEAST
+    tables.LEAST = 0 if large else least
     try:
         found = made.sequences(stream, start, length)
     finally:
-        rings.LEAST = least
+        tables.LEAST = least
     number = start[:, None] + np.arange(length)
     vector = np.broadcast_to((100 * stream[:, None] + number)[..., None], (len(start), length, 3))
     assert np.array_equal(found["vector"], vector)
     assert np.array_equal(found["flag"], number % 2 == 1)
+    assert np.array_equal(found["wide"], number[..., None].repeat(100, 2))
     assert found["nothing"].shape == (len(start), length, 0)
     assert {name: rows.dtype for name, rows in found.items()} == {
         name: spec.dtype for name, spec in SPECS.items()

@@ -13,7 +13,7 @@ from wm_toolkit.agents.actors import PolicyActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import Program
 from wm_toolkit.data.replay import ReplayBuffer
-from wm_toolkit.data.rings import ColumnSpec
+from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.envs.repeatable import RepeatableEpisodes
 from wm_toolkit.errors import ConfigError, NonFiniteError
 from wm_toolkit.recipes.dreamer_v3 import Size, actor, world_model

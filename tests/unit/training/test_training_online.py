@@ -170,7 +170,7 @@ def test_files_of_a_large_replay_lie_in_the_run_folder_and_those_of_a_killed_run
             found.append({path.name for path in left.parent.iterdir()})
 
     train_online(RECIPE, config(memory=100), ENV, folder, hooks=[Look()])
-    assert "obs.vector.ring" in found[0]
+    assert "_narrow.ring" in found[0]
     assert left.name not in found[0]
     assert not left.parent.exists()
 

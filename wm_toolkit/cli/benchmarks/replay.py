@@ -12,7 +12,7 @@ import numpy as np
 from wm_toolkit.cli.benchmarks import Case, benchmark
 from wm_toolkit.cli.benchmarks.measure import compare
 from wm_toolkit.data.replay import ReplayBuffer
-from wm_toolkit.data.rings import ColumnSpec
+from wm_toolkit.data.tables import NARROW, ColumnSpec
 from wm_toolkit.spaces import Spaces
 
 BATCH, LENGTH, STREAMS = 16, 64, 4
@@ -92,20 +92,38 @@ def full(content: Content) -> ReplayBuffer:
 
 
 def far_copy(replay: ReplayBuffer) -> Callable[[], None]:
-    """Copies so many whole sequences that lie where the next ones lie, into memory that is used again."""
+    """Copies the bytes of so many sequences, wherever in a long line of rows they lie."""
     rng, length = np.random.default_rng(0), replay.span
-    columns = [column.reshape(-1, *column.shape[2:]) for column in replay.rings.columns.values()]
-    copies = [np.ones((BATCH, length, *c.shape[1:]), c.dtype) for c in columns]
-    most = len(columns[0]) - length
+    works = [_copying(len(replay), n * length, n) for n in _row_bytes(replay)]
+    most = len(replay) - length
 
     def copy() -> None:
-        starts = rng.integers(most, size=BATCH).tolist()
-        for column, target in zip(columns, copies, strict=True):
-            if target[0].nbytes < SMALL:  # a call for each sequence would cost more than the bytes
-                np.copyto(target, column[: BATCH * length].reshape(target.shape))
-                continue
-            for row, start in enumerate(starts):
-                target[row] = column[start : start + length]
+        starts = rng.integers(most, size=BATCH)
+        for work in works:
+            work(starts)
+
+    return copy
+
+
+def _row_bytes(replay: ReplayBuffer) -> list[int]:
+    """Bytes of a row of all narrow columns together, and of each wide one."""
+    sizes = [spec.nbytes for spec in replay.rings.specs.values()]
+    narrow = sum(size for size in sizes if size < NARROW)
+    return [narrow, *(size for size in sizes if size >= NARROW)]
+
+
+def _copying(rows: int, many: int, step: int) -> Callable[[np.ndarray], object]:
+    """A copy of `many` bytes from each of the rows it is given, which are `step` bytes long."""
+    line = np.ones(rows * step, np.uint8)
+    if many < SMALL:  # a call for each sequence would cost more than the bytes
+        every = np.ndarray((rows - many // step + 1,), f"V{many}", line, strides=(step,))
+        return every.__getitem__
+
+    targets = np.ones((BATCH, many), np.uint8)
+
+    def copy(starts: np.ndarray) -> None:
+        for row, start in enumerate(starts.tolist()):
+            targets[row] = line[start * step : start * step + many]
 
     return copy
 
