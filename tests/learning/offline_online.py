@@ -1,14 +1,15 @@
-"""Offline first, online after, in Pendulum-v1: python tests/learning/offline_online.py [CASE [SEED ...]].
+"""Offline first, online after: python tests/learning/offline_online.py [CASE [SEED ...]].
 
-A CASE says how many updates each stage has; by default all cases, one seed. A short online run of Dreamer V3 (nano)
-leaves an agent and a replay, and the replay becomes a data set. From that alone a new agent is trained; then a fresh
-actor and critic in dreams of its frozen world model; then the offline agent is fine-tuned online from its
-checkpoint. All of them, and the random policy, play the same real episodes. Each seed is one JSON line of
+A CASE is a name in CASES; by default all cases, one seed. A short online run leaves an agent and a replay, and the
+replay becomes a data set. From that alone a new agent is trained; then a fresh actor and critic in dreams of its
+frozen world model (not for PlaNet, which has none); then the offline agent is fine-tuned online from its checkpoint.
+All of them, and the random policy, play the same real episodes. Each seed is one JSON line of
 tests/learning/results/offline_online.jsonl; CPU seconds are of this process, one thread, measurements included.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -29,14 +30,31 @@ from wm_toolkit.training.online import train_online
 from wm_toolkit.training.returns import evaluate_returns
 from wm_toolkit.training.trainer import Trainer
 
-RECIPE, ENV, EPISODES = "dreamer_v3.nano", "Pendulum-v1", 50
+EPISODES = 50
 RESULTS = Path(__file__).parent / "results" / "offline_online.jsonl"
-CASES = {
-    "medium_replay": {"short": 600, "offline": 1500, "behaviour": 800, "online": 500},
-    "first_steps": {"short": 250, "offline": 800, "behaviour": 500, "online": 500},
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What learns where.
+
+    Attributes:
+        updates: of every stage: "short", "offline", "behaviour" (if there is one) and "online".
+        least: mean return after fine-tuning.
+        recipe: a preset.
+        env: id of the environment.
+        settings: what is other than in the preset.
+    """
+
+    updates: dict[str, int]
+    least: float
+    recipe: str = "dreamer_v3.nano"
+    env: str = "Pendulum-v1"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 # A few thousand rows from one environment, each replayed often; the preset itself collects more and replays less.
-SETTINGS = {
+FEW = {
     "envs": 1,
     "train_ratio": 64.0,
     "burst": 1,
@@ -49,6 +67,24 @@ SETTINGS = {
     "behaviour__slow_rate": 0.02,
     "behaviour__replay_discount": 1 - 1 / 333,
 }
+CASES = {
+    "medium_replay": Case(
+        {"short": 600, "offline": 1500, "behaviour": 800, "online": 500}, -250, settings=FEW
+    ),
+    "first_steps": Case(
+        {"short": 250, "offline": 800, "behaviour": 500, "online": 500}, -500, settings=FEW
+    ),
+    "dreamer_v1": Case(
+        {"short": 500, "offline": 1500, "behaviour": 800, "online": 500}, -400, "dreamer_v1.nano"
+    ),
+    "dreamer_v2": Case(
+        {"short": 1000, "offline": 2000, "behaviour": 1000, "online": 1000},
+        150,
+        "dreamer_v2.nano",
+        "CartPole-v1",
+    ),
+    "planet": Case({"short": 800, "offline": 2000, "online": 800}, -400, "planet.nano"),
+}
 BEHAVIOUR = ("heads.policy.", "heads.value.")
 
 
@@ -57,29 +93,30 @@ class KeepReplay(Hook):
 
     Args:
         path: the file.
+        env: id of the environment.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, env: str) -> None:
+        self.path, self.env = path, env
 
     def after_training(self, trainer: Trainer) -> None:
         """Every episode of the replay."""
         replay = getattr(trainer.source, "replay", None)
         assert isinstance(replay, ReplayBuffer)
-        with Hdf5Writer(self.path, replay.spaces, metadata={"env": ENV}) as writer:
+        with Hdf5Writer(self.path, replay.spaces, metadata={"env": self.env}) as writer:
             for episode in replay.trajectories():
                 writer.add_episode(episode)
 
 
-def config_of(seed: int, updates: int, **changes: Any) -> Any:
-    """The preset with these settings for one stage; the learner is checkpointed at its end."""
-    changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0}
-    return recipe_config(RECIPE, train__seed=seed, train__updates=updates, **SETTINGS, **changes)
+def config_of(case: Case, seed: int, updates: int, **changes: Any) -> Any:
+    """The preset with the case's settings for one stage; the learner is checkpointed at its end."""
+    changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0, **case.settings}
+    return recipe_config(case.recipe, train__seed=seed, train__updates=updates, **changes)
 
 
 def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:
     """The agent's world model with an actor and a critic that know nothing, saved."""
-    other = build(RECIPE, agent.spaces, agent.config)
+    other = build(agent.recipe, agent.spaces, agent.config)
     weights = agent.model.state_dict()
     own = {k: v for k, v in other.model.state_dict().items() if k.startswith(BEHAVIOUR)}
     other.model.load_state_dict(weights | own)
@@ -87,33 +124,35 @@ def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:
     return other.save_pretrained(folder)
 
 
-def measure(case: str, seed: int, folder: Path) -> dict[str, Any]:
+def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """All stages of one seed, and what the agents play after each."""
-    updates = CASES[case]
+    case = CASES[name]
     scores: dict[str, Any] = {}
     cpu_seconds: dict[str, float] = {}
 
     def stage(name: str, env: str | None, frozen: bool = False, **options: Any) -> Agent:
-        began, config = time.process_time(), config_of(seed, updates[name], frozen_model=frozen)
-        agent, _ = train_online(RECIPE, config, env, folder / name, **options)
+        began = time.process_time()
+        config = config_of(case, seed, case.updates[name], frozen_model=frozen)
+        agent, _ = train_online(case.recipe, config, env, folder / name, **options)
         scores[name] = evaluate_returns(agent).to_json()
         cpu_seconds[name] = time.process_time() - began
         return agent
 
-    short = stage("short", ENV, hooks=[KeepReplay(folder / "replay.h5")])
+    short = stage("short", case.env, hooks=[KeepReplay(folder / "replay.h5", case.env)])
     scores["random"] = evaluate_returns(random_agent(short)).to_json()
     data = TrajectoryDataset.load(folder / "replay.h5")
     offline = stage("offline", None, data=data)
-    fresh = with_fresh_behaviour(offline, folder / "fresh")
-    scores["fresh"] = evaluate_returns(Agent.from_pretrained(fresh)).to_json()
-    stage("behaviour", None, frozen=True, data=data, init=fresh)
-    stage("online", ENV, data=data, init=folder / "offline")
+    if "behaviour" in case.updates:
+        fresh = with_fresh_behaviour(offline, folder / "fresh")
+        scores["fresh"] = evaluate_returns(Agent.from_pretrained(fresh)).to_json()
+        stage("behaviour", None, frozen=True, data=data, init=fresh)
+    stage("online", case.env, data=data, init=folder / "offline")
     return {
-        "case": case,
-        "recipe": RECIPE,
-        "env": ENV,
+        "case": name,
+        "recipe": case.recipe,
+        "env": case.env,
         "seed": seed,
-        "updates": updates,
+        "updates": case.updates,
         "data": about(data),
         "scores": scores,
         "cpu_seconds": cpu_seconds,
@@ -145,4 +184,11 @@ if __name__ == "__main__":
     for case in chosen:
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:
-                write(measure(case, seed, Path(folder)))
+                line = measure(case, seed, Path(folder))
+            write(line)
+            print(
+                case,
+                seed,
+                {n: round(s["return_mean"], 1) for n, s in line["scores"].items()},
+                flush=True,
+            )

@@ -8,8 +8,6 @@ import pytest
 from offline_online import CASES, EPISODES, RESULTS, measure
 
 pytestmark = pytest.mark.learning
-LEAST = {"medium_replay": -250, "first_steps": -500}
-"""Mean return after fine-tuning; uniformly random actions return about -1200."""
 CPU_MINUTES = 10
 
 
@@ -17,12 +15,13 @@ def check(result: dict) -> None:
     scores = result["scores"]
     assert all(score["episodes"] == EPISODES for score in scores.values())
     random, offline, online = (scores[name] for name in ("random", "offline", "online"))
-    assert scores["fresh"]["interval"][0] < random["interval"][1], "a fresh behaviour knows nothing"
-    for name in ("offline", "behaviour", "online"):
+    if "fresh" in scores:
+        assert scores["fresh"]["interval"][0] < random["interval"][1], "it knows nothing"
+    for name in scores.keys() & {"offline", "behaviour", "online"}:
         assert scores[name]["interval"][0] > random["interval"][1], name
     assert offline["return_mean"] > scores["short"]["return_mean"], "better than who recorded it"
     assert online["interval"][1] > offline["interval"][0], "fine-tuning does not unlearn"
-    assert online["return_mean"] > LEAST[result["case"]]
+    assert online["return_mean"] > CASES[result["case"]].least
     if result["case"] == "first_steps":
         assert online["interval"][0] > offline["interval"][1], "and where data were few, it gains"
 
@@ -39,5 +38,5 @@ def test_the_stored_results_hold_what_is_promised():
     assert {result["case"] for result in results} == set(CASES)
     for result in results:
         check(result)
-        assert result["updates"] == CASES[result["case"]]
+        assert result["updates"] == CASES[result["case"]].updates
         assert sum(result["cpu_seconds"].values()) < 60 * CPU_MINUTES

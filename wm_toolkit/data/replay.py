@@ -43,6 +43,7 @@ class ReplayBuffer:
         memory: bytes that may be held in memory; a larger buffer lies in files.
         folder: where; by default a temporary folder.
         extras: further columns, such as latents to start from.
+        expected: rows that will be written, of all environments together, if that is known.
 
     Attributes:
         span: rows of one sequence with its context.
@@ -71,6 +72,7 @@ class ReplayBuffer:
         memory: int = DEFAULT_MEMORY,
         folder: str | Path | None = None,
         extras: Mapping[str, ColumnSpec] | None = None,
+        expected: int | None = None,
     ) -> None:
         size = capacity // streams
         if size < length + context:
@@ -82,7 +84,10 @@ class ReplayBuffer:
         self.length, self.context, self.span = length, context, length + context
         self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
         specs = {**_specs(spaces), **self.extras}
-        self.rings = Rings(specs, streams=streams, size=size, memory=memory, folder=folder)
+        rows = None if expected is None else -(-expected // streams)
+        self.rings = Rings(
+            specs, streams=streams, size=size, memory=memory, folder=folder, expected=rows
+        )
         self.rng = np.random.default_rng(seed)
         self.fresh = np.zeros(streams, np.int64)  # first row of each stream that was never shown
         self.tree = SumTree(streams * size) if self.mix.priority else None

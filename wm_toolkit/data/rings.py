@@ -34,6 +34,7 @@ class Rings:
         size: rows kept of each stream.
         memory: bytes that may be held in memory; larger rings are mapped files.
         folder: where the mapped files go; by default a temporary folder that goes with the buffer.
+        expected: rows of each stream that will be written, if that is known: a disk needs to hold no more.
 
     Attributes:
         tables: the memory they lie in.
@@ -53,6 +54,7 @@ class Rings:
         size: int,
         memory: int = DEFAULT_MEMORY,
         folder: str | Path | None = None,
+        expected: int | None = None,
     ) -> None:
         if streams < 1 or size < 1:
             raise DataError(f"{streams} streams of {size} rows hold nothing; both must be positive")
@@ -62,7 +64,7 @@ class Rings:
         self._own: tempfile.TemporaryDirectory[str] | None = None
         if self.mapped:
             log.warning(
-                "the replay needs %.1f GiB, more than its %.1f GiB of memory: its columns are files",
+                "a full replay needs %.1f GiB, more than its %.1f GiB of memory: its columns are files",
                 self.nbytes / 2**30,
                 memory / 2**30,
             )
@@ -70,7 +72,7 @@ class Rings:
                 self._own = tempfile.TemporaryDirectory(prefix="wm-replay-")
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self._check_room(Path(folder))
+            self._check_room(Path(folder), size if expected is None else min(size, expected))
         self.tables = [Table(each, self._allocate(each, folder)) for each in self._layouts]
         views = {name: view for table in self.tables for name, view in table.columns.items()}
         self.columns = {name: views[name] for name in self.specs}
@@ -219,13 +221,16 @@ class Rings:
         specs = {n: [list(s.shape), s.dtype.str] for n, s in sorted(self.specs.items())}
         return {"streams": self.streams, "size": self.size, "columns": specs}
 
-    def _check_room(self, folder: Path) -> None:
-        """Refuse before the start what would fill the disk in the middle of a run."""
-        free = shutil.disk_usage(folder).free
-        if free < self.nbytes:
+    def _check_room(self, folder: Path, rows: int) -> None:
+        """Refuse before the start what would fill the disk in the middle of a run.
+
+        Rows that were never written take no room: the files have holes there.
+        """
+        free, row = shutil.disk_usage(folder).free, self.nbytes // self.size
+        if free < rows * row:
             raise DataError(
-                f"{folder} has {free / 2**30:.1f} GiB left and the replay needs "
-                f"{self.nbytes / 2**30:.1f} GiB; give another folder, or a smaller capacity"
+                f"{folder} has {free / 2**30:.1f} GiB left and the replay needs {rows * row / 2**30:.1f} "
+                f"GiB; give another folder, or a capacity of at most {free // row * self.streams:,} rows"
             )
 
     def _allocate(self, layout: Layout, folder: str | Path | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -247,6 +248,7 @@ def _source(
         memory=config.memory,
         folder=files,
         extras=columns,
+        expected=_expected(config, collector, ready),
     )
     if ready is not None:
         _fill(replay, ready.train, config)
@@ -261,6 +263,16 @@ def _source(
         ahead=config.actors != "inline" and config.collect_ahead,
         program=program if columns else None,
     )
+
+
+def _expected(
+    config: ExperienceConfig, collector: Collecting | None, ready: OfflineData | None
+) -> int:
+    """Rows that the whole run writes."""
+    recorded = 0 if ready is None else ready.train.num_rows
+    if collector is None:
+        return recorded
+    return recorded + config.prefill + math.ceil(config.train.updates * config.rows_per_update)
 
 
 def _fill(replay: ReplayBuffer, data: TrajectoryDataset, config: ExperienceConfig) -> None:

@@ -93,16 +93,17 @@ def test_both_plan_from_the_same_images_and_a_missing_peer_leaves_its_columns_em
     with own_stream(0):
         model = build("lewm.small", _spaces(), image_size=32, layers=1, width=24).model.eval()
     monkeypatch.setattr(planning, "SIZE", 32)
-    search = CEM(horizon=2, samples=8, elites=4, iterations=2)
+    search = CEM(horizon=2, samples=8, elites=4, iterations=5)
     pair = planning.Pair(model, None, search, 2)
     cases = list(pair.measure({"float32": 1e9, "bf16": 2e9}, 1))
     assert [case.case for case in cases] == [
-        "CEM 8x2x2, 2 environments, float32",
-        "CEM 8x2x2, 2 environments, bf16",
+        "CEM 8x5x2, 2 environments, float32",
+        "CEM 8x5x2, 2 environments, bf16",
     ]
     assert cases[0].floor == 2 * cases[1].floor > 0
     assert [case.ratio for case in cases] == [None, None]
     assert cases[0].note.startswith("distance to the goal")
+    assert pair.operations() == measure.operations(lambda: pair.our_plan("float32")), "of all 5"
 
 
 def _spaces() -> Spaces:

@@ -33,6 +33,6 @@ class Stray(gym.Env):
 
 
 def test_what_lies_outside_a_space_fails() -> None:
-    gym.register("Stray-v0", entry_point=lambda: Stray())
+    gym.register("Stray-v0", entry_point=f"{__name__}:Stray")
     with pytest.raises(CheckError, match="not within the observation space"):
         check_environment(gym.make("Stray-v0", disable_env_checker=True))

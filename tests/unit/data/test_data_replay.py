@@ -451,8 +451,21 @@ def test_where_nothing_can_be_linked_everything_is_copied(tmp_path, monkeypatch)
 def test_a_disk_that_cannot_hold_the_files_is_said_before_the_start(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=10))
-    with pytest.raises(DataError, match=r"has 0\.0 GiB left"):
+    with pytest.raises(DataError, match=r"has 0\.0 GiB left.* at most 0 rows"):
         filled(memory=100, folder=tmp_path / "rings")
+
+
+def test_a_disk_needs_room_for_the_rows_that_will_be_written_and_no_more(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=28 * 100))
+    much = {"memory": 100, "folder": tmp_path / "rings", "capacity": 10**9}
+    replay = filled(**much, expected=100, rows=40)
+    file = tmp_path / "rings" / "_narrow.ring"
+    assert file.stat().st_size == 28 * 10**9
+    assert file.stat().st_blocks * 512 < 10**6, "a file of holes"
+    assert replay.rings.columns["obs/row"][1, 39].tolist() == [1, 39]
+    with pytest.raises(DataError, match="at most 100 rows"):
+        filled(**much, expected=102, rows=0)
 
 
 def test_too_few_rows_are_said():

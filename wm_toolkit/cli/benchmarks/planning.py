@@ -35,8 +35,9 @@ from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.seeding import own_stream
 
-SEARCHES = ((1, 5, 5), (1, 30, 1), (16, 2, 1))
-"""(environments, iterations, repeats); the peer takes a second or more for each iteration and environment."""
+SEARCHES = ((1, 5, 5), (1, 30, 1), (16, 30, 1))
+"""(environments, iterations, repeats); the peer takes a second or more for each iteration and environment, so that
+the last takes half an hour."""
 PUBLISHED = LeWMConfig().planner
 FAST_ITERATIONS = 6
 """What `CEM.fast` needs on average in TwoRooms at equal success (5.7; see `wm bench decision`)."""
@@ -96,8 +97,7 @@ class Pair:
         if self.theirs is not None:
             works["theirs"] = keeping("theirs", self.their_plan)
         taken = compare(works, repeats, warm_up=0 if repeats == 1 else 1)
-        count = operations(lambda: self.our_plan("bf16"))  # the counter knows no packed products
-        planner = self.planner
+        count, planner = self.operations(), self.planner
         search = f"CEM {planner.samples}x{planner.iterations}x{planner.horizon}"
         for name in ("float32", "bf16"):
             peer = taken.get("theirs")
@@ -114,6 +114,19 @@ class Pair:
             )
         if planner.iterations == PUBLISHED.iterations:
             yield from self.decisions(taken.get("theirs"))
+
+    def operations(self) -> float:
+        """Of our whole search; every iteration after the first takes as many as the second."""
+
+        def of(iterations: int) -> float:
+            planner = dataclasses.replace(self.planner, iterations=iterations)
+            short = dataclasses.replace(self, planner=planner)
+            return operations(
+                lambda: short.our_plan("bf16")
+            )  # the counter knows no packed products
+
+        first = of(1)
+        return first + (self.planner.iterations - 1) * (of(2) - first)
 
     def decisions(self, peer: Spent | None) -> Iterator[Case]:
         """A decision of ours that stops early beside the peer's whole search.
