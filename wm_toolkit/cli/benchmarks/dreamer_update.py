@@ -20,7 +20,7 @@ import torch
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.batch import Batch
-from wm_toolkit.recipes.dreamer_v3 import SIZES, DreamerV3Config
+from wm_toolkit.recipes.dreamer_v3 import SIZES, DreamerV3Config, Size
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.seeding import own_stream
@@ -33,25 +33,24 @@ WORKLOADS = {
 """2.6 M parameters on a vector of 24 numbers, 10.5 M on 64 x 64 images; one continuous action of 6."""
 
 
-def example_agent(workload: str) -> Agent:
-    """A fresh agent, in float32 as the rival is."""
+def example_agent(workload: str, config: DreamerV3Config) -> Agent:
+    """A fresh agent for what the workload shows."""
     observations = {
         "vector": gym.spaces.Box(-np.inf, np.inf, (VECTOR,), np.float32),
         "image": gym.spaces.Box(0, 255, (64, 64, 3), np.uint8),
     }
     action = gym.spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
-    config = DreamerV3Config(size=WORKLOADS[workload])
     with own_stream(0):
         return build("dreamer_v3", Spaces({workload: observations[workload]}, action), config)
 
 
-def example_batch(workload: str) -> Batch:
+def example_batch(workload: str, size: Size) -> Batch:
     """[16, 65] rows of noise: a row of context with a stored state, then 64 to learn from."""
     rng, shape = torch.Generator().manual_seed(0), (BATCH, LENGTH + 1)
     seen = torch.randn(*shape, VECTOR, generator=rng)
     if workload == "image":
         seen = torch.randint(0, 256, (*shape, 64, 64, 3), generator=rng, dtype=torch.uint8)
-    size, never = WORKLOADS[workload], torch.zeros(shape, dtype=torch.bool)
+    never = torch.zeros(shape, dtype=torch.bool)
     stored = {
         "deter": torch.zeros(*shape, size.deter, dtype=torch.float16),
         "stoch": torch.zeros(*shape, size.latents, dtype=torch.uint8),
@@ -62,10 +61,17 @@ def example_batch(workload: str) -> Batch:
 
 
 class Update:
-    """One update of a workload, with the states it found written back where they came from."""
+    """One update of a workload, with the states it found written back where they came from.
 
-    def __init__(self, workload: str) -> None:
-        self.agent, self.batch = example_agent(workload), example_batch(workload)
+    Args:
+        workload: which.
+        config: of the agent; by default of the workload's size.
+    """
+
+    def __init__(self, workload: str, config: DreamerV3Config | None = None) -> None:
+        config = config or DreamerV3Config(size=WORKLOADS[workload])
+        self.agent = example_agent(workload, config)
+        self.batch = example_batch(workload, config.size)
         assert isinstance(self.agent.learner, ModelLearner)
         self.learner = self.agent.learner
 
