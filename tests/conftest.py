@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +26,13 @@ def rng() -> torch.Generator:
 def own_home(tmp_path, monkeypatch):
     """Prepared data sets of a test lie in its own folder, never in the user's cache."""
     monkeypatch.setenv("WM_TOOLKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def heard_log():
+    """The command line keeps the log to itself; tests behind one that ran it hear it again."""
+    yield
+    logging.getLogger("wm_toolkit").propagate = True
 
 
 def pytest_collection_modifyitems(items):

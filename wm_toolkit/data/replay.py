@@ -13,12 +13,11 @@ from torch import Tensor
 from wm_toolkit.batch import Batch
 from wm_toolkit.data.rings import DEFAULT_MEMORY, Rings, load_array
 from wm_toolkit.data.samplers import Mix, SumTree, recent
-from wm_toolkit.data.tables import ColumnSpec
+from wm_toolkit.data.tables import FLAGS, ColumnSpec, specs_of
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError
 from wm_toolkit.spaces import Spaces
 
-FLAGS = ("is_first", "terminated", "truncated")
 PRIORITIES = "priorities"
 
 
@@ -83,7 +82,7 @@ class ReplayBuffer:
         self.spaces, self.batch_size = spaces, batch_size
         self.length, self.context, self.span = length, context, length + context
         self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
-        specs = {**_specs(spaces), **self.extras}
+        specs = {**specs_of(spaces), **self.extras}
         rows = None if expected is None else -(-expected // streams)
         self.rings = Rings(
             specs, streams=streams, size=size, memory=memory, folder=folder, expected=rows
@@ -385,18 +384,3 @@ class ReplayBuffer:
             terminated,
             truncated,
         )
-
-
-def _specs(spaces: Spaces) -> dict[str, ColumnSpec]:
-    columns = {
-        OBS + key: ColumnSpec(tuple(space.shape or ()), _dtype(space.dtype))
-        for key, space in spaces.observation.items()
-    }
-    columns["action"] = ColumnSpec((spaces.action_width,), np.dtype(np.float32))
-    columns["reward"] = ColumnSpec((), np.dtype(np.float32))
-    return columns | {name: ColumnSpec((), np.dtype(bool)) for name in FLAGS}
-
-
-def _dtype(dtype: Any) -> np.dtype:
-    """What a column keeps: double precision is halved."""
-    return np.dtype(np.float32) if np.dtype(dtype) == np.float64 else np.dtype(dtype)

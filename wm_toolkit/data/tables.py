@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from wm_toolkit.data.buffers import LEAST, Buffers
+from wm_toolkit.data.trajectory import OBS
+from wm_toolkit.spaces import Spaces
 
+FLAGS = ("is_first", "terminated", "truncated")
 NARROW = 256
 """Bytes of a row. Columns of less lie side by side in one table: a copy of one long piece takes as long as
 one of a short piece."""
@@ -26,6 +29,21 @@ class ColumnSpec:
     def nbytes(self) -> int:
         """Bytes of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+def specs_of(spaces: Spaces) -> dict[str, ColumnSpec]:
+    """Columns for everything that happens in an environment; double precision is halved."""
+    columns = {
+        OBS + key: ColumnSpec(tuple(space.shape or ()), _kept(np.dtype(space.dtype)))
+        for key, space in spaces.observation.items()
+    }
+    columns["action"] = ColumnSpec((spaces.action_width,), np.dtype(np.float32))
+    columns["reward"] = ColumnSpec((), np.dtype(np.float32))
+    return columns | {name: ColumnSpec((), np.dtype(bool)) for name in FLAGS}
+
+
+def _kept(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float32) if dtype == np.float64 else dtype
 
 
 @dataclasses.dataclass(frozen=True)
