@@ -57,7 +57,6 @@ class ActorCritic(Program):
         if self.config.slow_targets or self.config.slow_pull:
             self.slow = copy.deepcopy(model.heads["value"]).requires_grad_(False)
         self.scale = ReturnScale()
-        self._pieces: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Losses:
         """The unreduced losses of [B, T] windows, or of rows 1 ... T of [B, T + 1] with stored states."""
@@ -136,12 +135,12 @@ class ActorCritic(Program):
         """The rows to learn from, and their posteriors."""
         columns = self.model.rssm.columns
         if self.latents is not None:  # of an update that is over
-            self._pieces, self.latents = [], None
+            self.pieces, self.latents = [], None
         if not self.stored_latents or not columns.keys() <= batch.extras.keys():
             return batch, self.model.observe_sequence(batch)
         known = {name: batch.extras[name][:, 0] for name in columns}
         posterior = self.model.observe_after(batch, self.model.rssm.decode(known))
-        self._pieces.append(self.latents_of(posterior.detach()))
+        self.pieces.append(self.latents_of(posterior.detach()))
         return without_first(batch), posterior
 
     def restart(self) -> None:
@@ -151,8 +150,8 @@ class ActorCritic(Program):
 
     def after_update(self, update: int) -> None:
         """Let the slow critic follow, and offer the states that were made anew."""
-        if self._pieces:
-            self.latents = cat(self._pieces)
+        if self.pieces:
+            self.latents = cat(self.pieces)
         if self.slow is not None and update % self.config.slow_every == 0:
             fast = self.model.heads["value"].parameters()
             with torch.no_grad():

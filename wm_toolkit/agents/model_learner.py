@@ -38,6 +38,7 @@ class Program(nn.Module):
     Attributes:
         latents: [B, T, ...] per column, states of the newest batch's rows but the first, to be stored in
             place of the old ones; None where there are none.
+        pieces: the same of every piece of that batch, as `forward` made them.
         taught: heads of the model that learn from terms of the program's own.
     """
 
@@ -47,6 +48,7 @@ class Program(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.model = model
+        self.pieces: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Losses:
         """The unreduced losses of [B, T] windows."""
@@ -176,7 +178,7 @@ class ModelLearner:
         if self._record is not None:
             self._refuse_recording(accelerator)
             self._count_on_device()
-            self._step = Recorded(self._update, self._record, accelerator.device)
+            self._step = Recorded(self._update, self.program, self._record, accelerator.device)
         if self._decay is not None:
             self._ema = EMA(self.model, self._decay)
         if self.probes is not None:
@@ -338,7 +340,7 @@ class ModelLearner:
         self._optimizer.load_state_dict({**state, "param_groups": groups})
         if self._record is not None:  # its moments lie elsewhere now, so it is recorded anew
             self._count_on_device()
-            self._step = Recorded(self._update, self._record, self._ready().device)
+            self._step = Recorded(self._update, self.program, self._record, self._ready().device)
 
     def _ready(self) -> Accelerator:
         if self._accelerator is None:

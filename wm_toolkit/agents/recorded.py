@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from wm_toolkit.errors import ConfigError
 Work = Callable[[], Tensor]
 Record = Callable[[Work], tuple[Callable[[], None], Tensor]]
 """Records work; returns what repeats it, and the tensor that each repetition writes its result into."""
+
+
+class Beside(Protocol):
+    """Keeps what an update makes beside its metrics (`model_learner.Program`)."""
+
+    pieces: list[dict[str, Tensor]]
+
 
 WARM_UP = 3
 """Updates before the recording: by then every buffer, workspace and moment of the optimiser is there."""
@@ -56,14 +63,19 @@ class Recorded:
 
     Args:
         update: the function; it is given batches [B, T] on `device`.
+        beside: what keeps, as its `pieces`, tensors that the function makes beside the metrics.
         record: how it is recorded.
         device: of the model.
     """
 
     def __init__(
-        self, update: Callable[[Batch], Metrics], record: Record, device: torch.device
+        self,
+        update: Callable[[Batch], Metrics],
+        beside: Beside,
+        record: Record,
+        device: torch.device,
     ) -> None:
-        self.update, self.record, self.device = update, record, device
+        self.update, self.beside, self.record, self.device = update, beside, record, device
         self._calls: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording] = {}
 
@@ -74,8 +86,12 @@ class Recorded:
         if self._calls[layout] <= WARM_UP:
             return self._warm_up(batch.to(self.device))
         if layout not in self._recordings:
-            self._recordings[layout] = _Recording(self.update, self.record, batch, self.device)
-        return self._recordings[layout].replay(batch)
+            static = batch.map(lambda x: torch.empty_like(x, device=self.device).copy_(x))
+            self._recordings[layout] = _Recording(self.update, self.record, static)
+            self._recordings[layout].pieces = self.beside.pieces
+        recording = self._recordings[layout]
+        self.beside.pieces = recording.pieces
+        return recording.replay(batch)
 
     def _warm_up(self, batch: Batch) -> Metrics:
         """On a stream of its own, as a recording is, so that gradients are expected there too."""
@@ -90,17 +106,11 @@ class Recorded:
 
 
 class _Recording:
-    """One recording with the memory of its batch and its metrics."""
+    """One recording with the memory of its batch, its metrics, and what is made beside them."""
 
-    def __init__(
-        self,
-        update: Callable[[Batch], Metrics],
-        record: Record,
-        batch: Batch,
-        device: torch.device,
-    ) -> None:
-        self.names: list[str] = []
-        self.batch = batch.map(lambda x: torch.empty_like(x, device=device).copy_(x))
+    def __init__(self, update: Callable[[Batch], Metrics], record: Record, batch: Batch) -> None:
+        self.batch, self.names = batch, list[str]()
+        self.pieces: list[dict[str, Tensor]] = []
 
         def work() -> Tensor:
             metrics = update(self.batch)

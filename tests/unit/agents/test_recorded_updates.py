@@ -60,9 +60,16 @@ def batches(name: str, count: int) -> list[Batch]:
 
 
 def trained(agent: Agent, given: list[Batch]) -> list[dict[str, float]]:
-    """The metrics of an update on every batch."""
+    """The metrics of an update on every batch, and the sums of the states it made anew."""
     torch.manual_seed(2)
-    return [{n: float(v) for n, v in agent.learn(batch).items()} for batch in given]
+    found = []
+    for batch in given:
+        metrics = {name: float(value) for name, value in agent.learn(batch).items()}
+        assert isinstance(agent.learner, ModelLearner)
+        latents = agent.learner.program.latents
+        assert latents is not None
+        found.append(metrics | {name: float(value.sum()) for name, value in latents.items()})
+    return found
 
 
 def weights(agent: Agent) -> dict[str, Tensor]:
@@ -95,11 +102,11 @@ def test_metrics_of_one_update_stay_when_the_next_one_comes() -> None:
 
 def test_batches_of_another_layout_are_recorded_by_themselves() -> None:
     recorder = TapeRecorder()
-    agent, given = agent_of(recorder), batches("vector", 5)
-    trained(agent, [*given, *(batch[:2] for batch in given)])
+    whole = batches("vector", 6)
+    given = [*whole[:4], *(batch[:2] for batch in whole), *whole[4:]]
+    agent, plain = agent_of(recorder), agent_of(None)
+    assert trained(agent, given) == trained(plain, given)
     assert len(recorder.tapes) == 2
-    plain = agent_of(None)
-    trained(plain, [*given, *(batch[:2] for batch in given)])
     for key, value in weights(plain).items():
         assert torch.equal(weights(agent)[key], value), key
 
