@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -50,24 +49,19 @@ class Batch(Struct):
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lead = tuple(self.action.shape[:-1])
-        rows: Mapping[str, Tensor | None] = {
-            "is_first": self.is_first,
-            "reward": self.reward,
-            "terminated": self.terminated,
-            "truncated": self.truncated,
-            "mask": self.mask,
-        }
-        for name, value in rows.items():
-            if value is not None and tuple(value.shape) != lead:
+        lead = self.action.shape[:-1]
+        for name in ("is_first", "reward", "terminated", "truncated", "mask"):
+            value = getattr(self, name)
+            if value is not None and value.shape != lead:
                 raise ShapeError(
                     f"Batch.{name} has shape {tuple(value.shape)}, but action "
-                    f"{tuple(self.action.shape)} asks for {lead}"
+                    f"{tuple(self.action.shape)} asks for {tuple(lead)}"
                 )
         for key, value in self.obs.items():
-            if tuple(value.shape[: len(lead)]) != lead:
+            if value.shape[: len(lead)] != lead:
                 raise ShapeError(
-                    f"Batch.obs[{key!r}] has shape {tuple(value.shape)}, expected it to begin with {lead}"
+                    f"Batch.obs[{key!r}] has shape {tuple(value.shape)}, expected it to begin with "
+                    f"{tuple(lead)}"
                 )
 
     def __len__(self) -> int:
