@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from wm_toolkit.batch import Metrics
+from wm_toolkit.registry import RECIPES
 from wm_toolkit.training.hooks import Hook
 from wm_toolkit.training.logging import to_floats
 
@@ -17,6 +18,26 @@ if TYPE_CHECKING:
     from wm_toolkit.training.trainer import Trainer
 
 HIDDEN = ("learning_rate", "grad_norm", "loss")
+SMALL = ("nano", "small")
+"""Presets that learn on a CPU."""
+MANY = 20_000_000
+"""Parameters that make a CPU take seconds for an update."""
+
+
+def what_learns(trainer: Trainer) -> str:
+    """How many parameters, where, for how long; on a CPU, what would be small enough for it."""
+    count = sum(p.numel() for p in trainer.agent.model.parameters())
+    device = trainer.accelerator.device.type
+    begun = f", going on after {trainer.update:,}" if trainer.update else ""
+    text = f"{count:,} parameters on {device}, {trainer.config.updates:,} updates{begun}"
+    name = trainer.agent.recipe.partition(".")[0]
+    if device == "cpu" and count > MANY and name:
+        text += "".join(
+            f" ({name}.{preset} is the preset for a CPU)"
+            for preset in SMALL
+            if preset in RECIPES[name].presets
+        )
+    return text
 
 
 class ProgressBar(Hook):
@@ -42,8 +63,9 @@ class ProgressBar(Hook):
         self._task = self._progress.add_task("training", total=None)
 
     def before_training(self, trainer: Trainer) -> None:
-        """Start drawing, in the first process only."""
+        """Say what learns where, and start drawing, in the first process only."""
         if trainer.is_main:
+            self._progress.console.print(what_learns(trainer), highlight=False)
             self._progress.update(
                 self._task, total=trainer.config.updates, completed=trainer.update
             )
