@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_toolkit.envs.repeatable import GOES_ON
 from wm_toolkit.envs.rows import over
 from wm_toolkit.envs.views import check_render_mode
 from wm_toolkit.envs.wrappers import Resampling, check_repeat, resized, to_grey
@@ -21,11 +22,12 @@ MAX_FRAMES = 108_000  # half an hour at 60 Hz
 class Atari(gym.Env):
     """One game, as agents are compared on it.
 
-    The defaults are the Atari 100k protocol of Dreamer V3's newest code: 64 px in colour, every action for 4
-    frames, the brighter of the last two frames at every pixel, up to 30 no-ops to begin with, no sticky
-    actions, a lost life is no end, raw rewards. 100k means 100,000 actions, 400,000 frames. The end of the
-    game is `terminated`, the frame limit `truncated`. `info` holds "lives", "frames" (of the episode, no-ops
-    aside) and "repeats" (frames of this action).
+    The defaults are the Atari 100k protocol of Dreamer V3's newest code: 64 px in colour, every action
+    for 4 frames, the brighter of the last two frames at every pixel, up to 30 no-ops to begin with, no
+    sticky actions, a lost life is no end, raw rewards. 100k means 100,000 actions, 400,000 frames. The
+    end of the game is `terminated`, the frame limit `truncated`. `info` holds "lives", "frames" (of the
+    episode, no-ops aside) and "repeats" (frames of this action), and where it matters "goes_on": the
+    next episode is the next life.
 
     Args:
         game: "Pong", "MsPacman", ...; "ms_pacman" as well.
@@ -178,7 +180,8 @@ class Atari(gym.Env):
         return to_grey(small) if self.grey else small
 
     def _facts(self, repeats: int) -> dict[str, Any]:
-        return {"lives": self._lives, "frames": self._frames, "repeats": repeats}
+        facts = {"lives": self._lives, "frames": self._frames, "repeats": repeats}
+        return facts | ({GOES_ON: self._goes_on} if self.life_loss == "terminate" else {})
 
 
 def _rom(game: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from wm_toolkit.agents.actors import RandomActor
 from wm_toolkit.agents.agent import Agent, AgentState
 from wm_toolkit.checkpoint import load_json, save_json, save_tensors
-from wm_toolkit.envs.repeatable import REPEATABLE
+from wm_toolkit.envs.repeatable import GOES_ON, REPEATABLE
 from wm_toolkit.envs.rows import over
 from wm_toolkit.errors import ConfigError, NonFiniteError
 from wm_toolkit.spaces import flat_obs
@@ -210,7 +210,7 @@ class Collector:
         fresh = over(*self._ended)
         self.steps += int((~fresh).sum())
         try:
-            self._obs, reward, terminated, truncated, _ = self.envs.step(action)
+            self._obs, reward, terminated, truncated, info = self.envs.step(action)
         except Exception as error:
             error.add_note(
                 f"This came out of the environments after {self.steps:,} steps. What the newest checkpoint "
@@ -221,15 +221,23 @@ class Collector:
         self._reward = np.where(fresh, 0.0, reward).astype(np.float32)
         self._ended = (terminated & ~fresh, truncated & ~fresh)
         self._total = np.where(fresh, 0.0, self._total) + self._reward
-        self._episode += fresh
-        for row, taken in enumerate(self._actions):
-            if fresh[row]:
-                taken.clear()
-            else:
-                taken.append(np.array(action[row]))
+        self._note(action, fresh)
+        self._goes_on = np.asarray(info.get(GOES_ON, np.zeros(self.num_envs, bool)), bool)
         for row in np.flatnonzero(over(*self._ended)):
             self.returns.append(float(self._total[row]))
-            self.lengths.append(len(self._actions[row]))
+            self.lengths.append(len(self._actions[row]) - max(self._breaks[row], default=0))
+
+    def _note(self, action: NDArray, fresh: NDArray) -> None:
+        """Remember what repeats the running episodes; `fresh` [N] ones have just begun, or go on with the last."""
+        self._episode += fresh & ~self._goes_on
+        for row, taken in enumerate(self._actions):
+            if not fresh[row]:
+                taken.append(np.array(action[row]))
+            elif self._goes_on[row]:
+                self._breaks[row].append(len(taken))
+            else:
+                taken.clear()
+                self._breaks[row].clear()
 
     def _begin(self) -> None:
         """Start new episodes everywhere."""
@@ -242,6 +250,8 @@ class Collector:
         self._ended = (np.zeros(count, bool), np.zeros(count, bool))
         self._total = np.zeros(count)
         self._actions: list[list[NDArray]] = [[] for _ in range(count)]
+        self._breaks: list[list[int]] = [[] for _ in range(count)]
+        self._goes_on = np.zeros(count, bool)
         self._state: AgentState | None = None
 
     def _seeds(self) -> list[int]:
@@ -277,7 +287,11 @@ class Collector:
             f"action/{row}": torch.from_numpy(np.array(taken))
             for row, taken in enumerate(self._actions)
         }
-        now = (self._first, self._reward, *self._ended, self._total, self._episode)
+        tensors |= {
+            f"breaks/{row}": torch.tensor(breaks, dtype=torch.int64)
+            for row, breaks in enumerate(self._breaks)
+        }
+        now = (self._first, self._reward, *self._ended, self._total, self._episode, self._goes_on)
         tensors |= {f"now/{i}": torch.from_numpy(np.array(value)) for i, value in enumerate(now)}
         names = ("steps", "parts", "returns", "lengths")
         facts = {name: getattr(self, name) for name in names}
@@ -293,7 +307,7 @@ class Collector:
         for name, value in facts.items():
             setattr(self, name, value)
         self.generator.set_state(saved["generator"])
-        now = [saved[f"now/{i}"].numpy() for i in range(6)]
+        now = [saved[f"now/{i}"].numpy() for i in range(7)]
         self._episode = now[5]
         if not self.repeatable:
             self._begin()
@@ -319,14 +333,15 @@ class Collector:
         """Bring environments and agent where they were; whether the environments went along."""
         count = self.num_envs
         actions = [saved[f"action/{row}"].numpy() for row in range(count)]
+        breaks = [saved[f"breaks/{row}"].tolist() for row in range(count)]
         parts = [
-            {"episode": int(number), "actions": taken}
-            for number, taken in zip(now[5], actions, strict=True)
+            {"episode": int(number), "actions": taken, "breaks": at}
+            for number, taken, at in zip(now[5], actions, breaks, strict=True)
         ]
         self._obs, _ = self.envs.reset(options={REPEATABLE: parts})
-        self._actions = [list(taken) for taken in actions]
+        self._actions, self._breaks = [list(taken) for taken in actions], breaks
         self._first, self._reward, self._total = now[0], now[1], now[4]
-        self._ended = (now[2], now[3])
+        self._ended, self._goes_on = (now[2], now[3]), now[6]
         # Copied, as what lies unaligned in a file is added up in another order.
         leaves = iter([saved[f"state/{i}"].clone() for i in range(_count(saved, "state/"))])
         fresh = self.agent.initial(count)

@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 from wm_toolkit.envs.make import make, make_vec
 from wm_toolkit.envs.registration import GAMES, GAMES_100K
+from wm_toolkit.envs.repeatable import GOES_ON, REPEATABLE, RepeatableEpisodes
 from wm_toolkit.envs.wrappers import resized, settings_of
 from wm_toolkit.errors import ConfigError, MissingPackageError, UnknownNameError
 
@@ -147,6 +148,22 @@ def test_a_lost_life_can_end_the_episode_and_the_next_goes_on_with_the_next_life
     assert [until_a_life_is_lost(env), env.reset()[1]["lives"]] == [4, 4]
     assert [until_a_life_is_lost(env), env.reset()[1]["lives"]] == [3, 3]
     assert env.reset(seed=0)[1]["lives"] == 5
+
+
+def test_in_training_a_lost_life_goes_on_too_and_can_be_repeated():
+    options = {"noops": 0, "image_size": 16, "life_loss": "terminate"}
+    env, again = (RepeatableEpisodes(make("atari100k/Breakout", **options), 0) for _ in range(2))
+    env.reset()
+    actions, ended = [], False
+    while not ended:
+        actions.append(1)
+        _, _, ended, _, info = env.step(1)
+    assert [info["lives"], info[GOES_ON], env.reset()[1]["lives"]] == [4, True, 4]
+    obs = env.step(2)[0]
+    part = {"episode": 0, "actions": [*actions, 2], "breaks": [len(actions)]}
+    found, info = again.reset(options={REPEATABLE: [part]})
+    assert np.array_equal(found, obs)
+    assert info["lives"] == 4
 
 
 def test_a_lost_life_can_begin_the_game_anew():
