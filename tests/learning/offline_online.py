@@ -83,7 +83,7 @@ CASES = {
         "dreamer_v2.nano",
         "CartPole-v1",
     ),
-    "planet": Case({"short": 800, "offline": 2000, "online": 800}, -400, "planet.nano"),
+    "planet": Case({"short": 600, "offline": 3000, "online": 800}, -400, "planet.nano"),
 }
 BEHAVIOUR = ("heads.policy.", "heads.value.")
 

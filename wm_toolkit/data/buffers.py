@@ -7,14 +7,16 @@ import weakref
 import numpy as np
 
 LEAST = 2**16  # bytes; what is smaller is cheap to allocate
+KEPT = 8
+"""Arrays of one shape that wait to be used again; what comes back beyond that is given to the system."""
 
 
 class Buffers:
-    """Memory for batches that threads read ahead.
+    """Memory for batches.
 
-    A thread that allocates megabytes for every batch makes the system clear them page by page, and waits
-    for the other threads that do the same. Here a batch's memory is taken over by a later one of the same
-    shape as soon as the last tensor that lies in it is gone.
+    Whoever allocates megabytes for every batch makes the system clear them page by page, which takes as
+    long as reading them, and threads that do it wait for each other. Here a batch's memory is taken over
+    by a later one of the same shape as soon as the last tensor that lies in it is gone.
 
     Example:
         >>> buffers = Buffers()
@@ -41,5 +43,10 @@ class Buffers:
         except IndexError:
             whole = np.empty(shape, dtype)
         view = whole[...]
-        weakref.finalize(view, free.append, whole).atexit = False
+        weakref.finalize(view, _give_back, free, whole).atexit = False
         return view
+
+
+def _give_back(free: list[np.ndarray], whole: np.ndarray) -> None:
+    if len(free) < KEPT:
+        free.append(whole)

@@ -76,7 +76,7 @@ class Loader:
         self._permutation = functools.lru_cache(maxsize=2)(self._draw)
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[Future[Batch]] = deque()
-        self._buffers = Buffers() if workers else None
+        self._buffers = Buffers()
 
     @property
     def spaces(self) -> Spaces:

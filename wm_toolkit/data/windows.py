@@ -145,7 +145,7 @@ class Windows:
             indices: numbers of windows; repetitions are fine.
             keys: observation and extra columns to read ("obs/image", "success"). None reads all but
                 stored features: those are as large as frames, and right for one encoder only.
-            buffers: memory to read into, for threads; None allocates.
+            buffers: memory to read into; None allocates.
 
         Returns:
             Batch of [B, length, ...], with `index` [B].

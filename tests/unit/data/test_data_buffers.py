@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wm_toolkit.data.buffers import LEAST, Buffers
+from wm_toolkit.data.buffers import KEPT, LEAST, Buffers
 
 FRAMES = np.arange(40 * LEAST // 4, dtype=np.float32).reshape(40, -1)
 
@@ -44,3 +44,11 @@ def test_another_shape_gets_memory_of_its_own():
     wide = buffers.gather(FRAMES, np.array([[1, 2, 3]]))
     assert wide.shape == (1, 3, FRAMES.shape[1])
     assert buffers.gather(FRAMES, np.array([[5, 6]])).ctypes.data == place
+
+
+def test_no_more_than_a_few_arrays_wait_to_be_used_again():
+    buffers = Buffers()
+    held = [buffers.gather(FRAMES, np.array([[n]])) for n in range(3 * KEPT)]
+    assert len({array.ctypes.data for array in held}) == 3 * KEPT
+    del held
+    assert [len(free) for free in buffers._free.values()] == [KEPT]

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wm_toolkit.data import buffers
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.loader import Loader
 from wm_toolkit.data.source import Source
@@ -108,6 +109,17 @@ def test_a_state_of_other_windows_is_refused():
         Loader(windows(23), 5).load_state_dict(state)
     with pytest.raises(CheckpointError, match="length=1, this loader has 2"):
         Loader(windows(23, length=2), 4).load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_is_still_held_is_not_read_over(workers, monkeypatch):
+    monkeypatch.setattr(buffers, "LEAST", 0)
+    loader = Loader(windows(23), 4, workers=workers)
+    held = [next(loader) for _ in range(5)]
+    loader.close()
+    for batch in held:
+        again = loader.windows.gather(batch.index.numpy())
+        assert all(torch.equal(batch.obs[key], again.obs[key]) for key in again.obs)
 
 
 def test_an_error_in_a_reading_thread_reaches_the_caller(monkeypatch):
