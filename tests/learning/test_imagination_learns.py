@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import planners
 import pytest
 from imagination import CASES, RESULTS, measure
 
@@ -42,3 +43,16 @@ def test_the_stored_results_of_three_seeds_hold_what_is_promised():
         steps = [step for step, _ in result["curve"]]
         assert steps == sorted(steps)
         assert len(steps) >= 5
+
+
+def test_every_planner_finds_its_way_in_a_learnt_dream():
+    known = planners.RESULTS.read_text().splitlines()
+    found = {row["case"]: row["agent"] for row in map(json.loads, known)}
+    for case in ("planet_pendulum", "dreamer_v3_pendulum"):
+        random = found[f"{case}/random"]
+        for name in planners.PLANNERS:
+            played = found[f"{case}/{name}"]
+            assert played["episodes"] == 20
+            assert played["interval"][0] > random["interval"][1], (case, name)
+        searching = [found[f"{case}/{name}"]["return_mean"] for name in ("cem", "mppi", "gradient")]
+        assert min(searching) > -350 > found[f"{case}/shooting"]["return_mean"], case
