@@ -65,6 +65,12 @@ CASES = {
     "dreamer_v1": Case(
         {"short": 500, "offline": 1500, "behaviour": 800, "online": 500}, -400, "dreamer_v1.nano"
     ),
+    "dreamer_v2": Case(
+        {"short": 1000, "offline": 2000, "behaviour": 1000, "online": 1000},
+        150,
+        "dreamer_v2.nano",
+        "CartPole-v1",
+    ),
     "planet": Case({"short": 600, "offline": 3000, "online": 800}, -400, "planet.nano"),
 }
 BEHAVIOUR = ("heads.policy.", "heads.value.")
@@ -142,14 +148,14 @@ def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def about(data: TrajectoryDataset) -> dict[str, Any]:
-    """What there was to learn from: rows, and the mean return of whole episodes."""
-    returns = [float(data.rows(number)["reward"].sum()) for number in range(len(data))]
-    whole = [
-        r
-        for r, n in zip(returns, data.episode_lengths, strict=True)
-        if n == max(data.episode_lengths)
-    ]
-    return {"episodes": len(data), "rows": data.num_rows, "return_mean": sum(whole) / len(whole)}
+    """What there was to learn from: rows, and the mean return of episodes that came to their end."""
+    returns, longest = [], max(data.episode_lengths)
+    for number, length in enumerate(data.episode_lengths):
+        rows = data.rows(number)
+        if length == longest or rows["terminated"][-1]:
+            returns.append(float(rows["reward"].sum()))
+    mean = sum(returns) / len(returns)
+    return {"episodes": len(data), "rows": data.num_rows, "return_mean": mean}
 
 
 def write(line: dict[str, Any]) -> None:
