@@ -47,37 +47,28 @@ def _kept(dtype: np.dtype) -> np.dtype:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """What a table holds.
+class Layout(ColumnSpec):
+    """What a table holds: its only column, or a record with a field for every one.
 
     Attributes:
         name: of its file.
         names: of its columns.
-        shape: of one row of it.
-        dtype: of the numbers of its only column; or a record with a field for every one.
     """
 
     name: str
     names: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def layouts(specs: Mapping[str, ColumnSpec]) -> list[Layout]:
     """Tables for these columns: one for all that are narrow, one for each of the others."""
     narrow = {name: spec for name, spec in specs.items() if 0 < spec.nbytes < NARROW}
-    found = [Layout(n, (n,), s.shape, s.dtype) for n, s in specs.items() if n not in narrow]
+    found = [Layout(s.shape, s.dtype, n, (n,)) for n, s in specs.items() if n not in narrow]
     if not narrow:
         return found
     # From the widest numbers to the narrowest, so that all lie aligned, as torch asks for, without gaps.
     names = sorted(narrow, key=lambda name: (-narrow[name].dtype.itemsize, name))
     fields = [(name, narrow[name].dtype, narrow[name].shape) for name in names]
-    return [Layout("_narrow", tuple(names), (), np.dtype(fields, align=True)), *found]
+    return [Layout((), np.dtype(fields, align=True), "_narrow", tuple(names)), *found]
 
 
 class Table:
