@@ -198,6 +198,8 @@ class ModelLearner:
         accelerator = self._ready()
         self.model.train()
         rate = self._set_rate()
+        if self.probes is not None:  # which read it too; else it goes to the device where it is used
+            batch = batch.to(accelerator.device)
         metrics = self._step(batch)
         norm = metrics.pop("grad_norm")
         self.updates += 1
@@ -206,7 +208,7 @@ class ModelLearner:
             self._ema.update()
         self.model.eval()  # ready to act and to be probed, which then need not switch over every time
         if self.probes is not None:
-            metrics |= self.probes.learn(batch.to(accelerator.device))
+            metrics |= self.probes.learn(batch)
         return _averaged(metrics) | {"grad_norm": norm, "learning_rate": rate}
 
     def _update(self, batch: Batch) -> Metrics:
