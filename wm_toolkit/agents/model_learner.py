@@ -177,8 +177,7 @@ class ModelLearner:
         self._step = self._update
         if self._record is not None:
             self._refuse_recording(accelerator)
-            self._count_on_device()
-            self._step = Recorded(self._update, self.program, self._record, accelerator.device)
+            self._start_recording(self._record)
         if self._decay is not None:
             self._ema = EMA(self.model, self._decay)
         if self.probes is not None:
@@ -198,7 +197,9 @@ class ModelLearner:
         accelerator = self._ready()
         self.model.train()
         rate = self._set_rate()
-        if self.probes is not None:  # which read it too; else it goes to the device where it is used
+        if (
+            self.probes is not None
+        ):  # which read it too; else it goes to the device where it is used
             batch = batch.to(accelerator.device)
         metrics = self._step(batch)
         norm = metrics.pop("grad_norm")
@@ -270,6 +271,11 @@ class ModelLearner:
                 "one process, accumulation=1 and bf16 or float32"
             )
 
+    def _start_recording(self, record: Record) -> None:
+        """Run the next updates to be recorded, and record anew, as what was recorded may lie elsewhere now."""
+        self._count_on_device()
+        self._step = Recorded(self._update, self.program, record, self._ready().device)
+
     def _count_on_device(self) -> None:
         """Let the optimiser read its rates from the device, and count its steps there."""
         device = self._ready().device
@@ -340,9 +346,8 @@ class ModelLearner:
             for group in state["param_groups"]
         ]
         self._optimizer.load_state_dict({**state, "param_groups": groups})
-        if self._record is not None:  # its moments lie elsewhere now, so it is recorded anew
-            self._count_on_device()
-            self._step = Recorded(self._update, self.program, self._record, self._ready().device)
+        if self._record is not None:
+            self._start_recording(self._record)
 
     def _ready(self) -> Accelerator:
         if self._accelerator is None:
