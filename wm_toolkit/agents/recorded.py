@@ -120,7 +120,7 @@ class _Recording:
         self.repeat, self.result = record(work)
 
     def replay(self, batch: Batch) -> Metrics:
-        """One update; its metrics stay as they are when the next one comes."""
+        """One update on [B, T]; its metrics [] stay as they are when the next one comes."""
         for mine, given in zip(self.batch.leaves(), batch.leaves(), strict=True):
             mine.copy_(given, non_blocking=True)
         self.repeat()

@@ -74,9 +74,8 @@ def log_to_stderr() -> None:
     if not any(isinstance(handler, _Speaker) for handler in logger.handlers):
         logger.addHandler(_Speaker())
     logger.setLevel(logging.INFO)
-    logger.propagate = (
-        False  # packages of environments set up the root's handlers, which would say it twice
-    )
+    # Packages of environments set up the root's handlers, which would say it twice.
+    logger.propagate = False
 
 
 @contextmanager

@@ -268,9 +268,8 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_buffer_beyond_its_memory_lies_in_files_and_says_so(tmp_path, caplog):
     mapped = filled(memory=100, folder=tmp_path / "rings")
     assert "more than" in caplog.text
-    row = (
-        2 * 4 + 3 * 4 + 4 + 3
-    )  # observation, action, reward and flags side by side, aligned to 4 bytes
+    # Observation, action, reward and flags side by side, aligned to 4 bytes.
+    row = 2 * 4 + 3 * 4 + 4 + 3
     assert (tmp_path / "rings" / "_narrow.ring").stat().st_size == 60 * (row + 1)
     plain = filled()
     for _ in range(3):
