@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wm_toolkit.batch import Batch
 from wm_toolkit.data.rings import DEFAULT_MEMORY, Rings, load_array
-from wm_toolkit.data.samplers import Mix, SumTree, recent
+from wm_toolkit.data.samplers import Mix, SumTree, places, recent
 from wm_toolkit.data.tables import FLAGS, ColumnSpec, specs_of
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError
@@ -196,10 +196,8 @@ class ReplayBuffer:
     def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Streams and first rows [count] by the mixture."""
         kind = self.rng.random(count)
-        bound = np.empty((2, count), np.int64)
-        bound[0], bound[1] = self.rings.streams, self.starts
-        stream, start = self.rng.integers(bound)  # in one call, as calls cost more than the numbers
-        start += self.rings.oldest
+        stream, start = places(self.rng, count, self.rings.streams, self.starts)
+        start = start + self.rings.oldest
         if self.mix.uniform < 1:
             self._redraw(kind, stream, start)
         return stream, self._finished(stream, start) if self.mix.ends else start

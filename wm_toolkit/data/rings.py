@@ -126,9 +126,10 @@ class Rings:
         """
         slot = start % self.size
         place = stream * self.size + slot
-        split = (slot > self.size - length).nonzero()[0].tolist()
-        if split:  # they go on at the front of the ring, and are copied below
-            place[split] = 0
+        split: list[int] = []
+        if max(slot.tolist(), default=0) > self.size - length:
+            split = (slot > self.size - length).nonzero()[0].tolist()
+            place[split] = 0  # they go on at the front of the ring, and are copied below
         found: dict[str, np.ndarray] = {}
         for table in self.tables:
             found |= table.sequences(place, length)

@@ -105,16 +105,20 @@ def test_a_batch_that_is_still_held_is_not_written_over(monkeypatch):
     assert len({tuple(index.tolist()) for index in indices}) == 5
 
 
-@pytest.mark.parametrize("streams", [1, 2])
-def test_draws_are_the_generators_numbers_one_kind_after_the_other(streams):
+@pytest.mark.parametrize("streams", [1, 2, 3])
+@pytest.mark.parametrize("starts", [1, 26])
+def test_draws_are_the_generators_numbers_one_kind_after_the_other(streams, starts):
     """What a seed shows is kept from version to version, and a saved run goes on with it."""
-    replay = filled(seed=7, streams=streams, capacity=30 * streams)
+    replay = filled(seed=7, streams=streams, capacity=(starts + 4) * streams)
     rng = np.random.default_rng(7)
     for _ in range(5):
         rng.random(8)  # which way of choosing; there is but one
-        stream, ahead = rng.integers(streams, size=8), rng.integers(26, size=8)
-        assert next(replay).index.tolist() == ((10 + ahead) * streams + stream).tolist()
-    assert replay.rng.bit_generator.state == rng.bit_generator.state
+        stream, ahead = rng.integers(streams, size=8), rng.integers(starts, size=8)
+        assert (
+            next(replay).index.tolist()
+            == ((replay.rings.oldest + ahead) * streams + stream).tolist()
+        )
+    assert replay.rng.random() == rng.random()
 
 
 def test_uniform_draws_show_every_start_equally_often():
