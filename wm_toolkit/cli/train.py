@@ -100,7 +100,9 @@ def resolve(args: Args) -> Job:
         )
     config = override(job.config, changes(args))
     if args.steps is not None:
-        config = override(config, {"train.updates": _updates(job.recipe, config, args.steps)})
+        config = override(
+            config, {"train.updates": _updates(job.recipe, config, args.steps, bool(name))}
+        )
     data = open_data(name) if name else None
     _same_data(args, data)
     return dataclasses.replace(job, config=config, data=data)
@@ -129,8 +131,8 @@ def _named(args: Args) -> tuple[Job, str]:
     return Job(known.recipe, known.config, known.env, init=init), name
 
 
-def _updates(recipe: str, config: Any, env_steps: int) -> int:
-    """How many updates so many environment steps come to.
+def _updates(recipe: str, config: Any, env_steps: int, recorded: bool) -> int:
+    """How many updates so many environment steps come to, with recorded episodes to begin with or not.
 
     Raises:
         ConfigError: if the recipe keeps no train ratio.
@@ -141,7 +143,7 @@ def _updates(recipe: str, config: Any, env_steps: int) -> int:
     own = RECIPES[recipe.partition(".")[0]].job
     if own is not None or not isinstance(config, ExperienceConfig):
         raise ConfigError(f"{recipe} keeps no train ratio to count --steps by; give --updates")
-    return config.updates_for(env_steps)
+    return config.updates_for(env_steps, recorded=recorded)
 
 
 def changes(args: Args) -> dict[str, Any]:

@@ -105,7 +105,9 @@ class DreamerV1Config(ExperienceConfig):
     critic_adam: AdamPart = AdamPart(8e-5, eps=1e-7)
     behaviour: BehaviourConfig = BEHAVIOUR
     train: TrainConfig = TrainConfig(
-        updates=updates_within(2_500_000, 2500 / train_ratio, prefill), batch_size=50, clip=None
+        updates=updates_within(2_500_000, 2500 / train_ratio, prefill, burst),
+        batch_size=50,
+        clip=None,
     )
 
 

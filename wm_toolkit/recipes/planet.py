@@ -80,7 +80,9 @@ class PlaNetConfig(ExperienceConfig):
     noise: float = 0.3
     random: float = 0.1
     train: TrainConfig = TrainConfig(
-        updates=updates_within(250_000, 2500 / train_ratio, prefill), batch_size=50, clip=None
+        updates=updates_within(250_000, 2500 / train_ratio, prefill, burst),
+        batch_size=50,
+        clip=None,
     )
 
 

@@ -111,13 +111,19 @@ class ExperienceConfig(OfflineConfig):
         """Steps of the simulator in one step of the environment."""
         return int(self.env_options.get("action_repeat", 1))
 
-    def updates_for(self, env_steps: int) -> int:
+    def updates_for(self, env_steps: int, *, recorded: bool = False) -> int:
         """Updates that are made while so many rows are collected, prefill included.
+
+        Args:
+            env_steps: rows.
+            recorded: the replay begins with recorded episodes, which take the place of the prefill.
 
         Raises:
             ConfigError: if the prefill alone takes them.
         """
-        return self.pretrain + updates_within(env_steps, self.rows_per_update, self.prefill)
+        prefill = 0 if recorded else self.prefill
+        counted = updates_within(env_steps, self.rows_per_update, prefill, self.burst)
+        return self.pretrain + counted
 
     def ratio_text(self) -> str:
         """The train ratio in both units, for people."""
@@ -133,8 +139,10 @@ class ExperienceConfig(OfflineConfig):
         return f"{text}{bursts})"
 
 
-def updates_within(env_steps: int, rows_per_update: float, prefill: int) -> int:
+def updates_within(env_steps: int, rows_per_update: float, prefill: int, burst: int = 1) -> int:
     """Updates that are made while so many rows are collected, the first of them behind the prefill.
+
+    They come in bursts, and the last burst is a whole one too.
 
     Raises:
         ConfigError: if the prefill alone takes them.
@@ -145,4 +153,4 @@ def updates_within(env_steps: int, rows_per_update: float, prefill: int) -> int:
             f"{env_steps:,} environment steps are no more than the prefill of {prefill:,}, so nothing "
             "would be learnt; ask for more, or for a smaller prefill"
         )
-    return int(left / rows_per_update) + 1
+    return burst * (int(left / (burst * rows_per_update)) + 1)

@@ -45,6 +45,18 @@ def test_environment_steps_come_to_updates_behind_the_prefill(env_steps, updates
     assert rows <= env_steps < rows + BASE.rows_per_update
 
 
+@pytest.mark.parametrize("env_steps", [1001, 1040, 1041, 5000])
+def test_updates_of_a_burst_come_together(env_steps):
+    updates = override(BASE, {"burst": 20}).updates_for(env_steps)
+    rows = BASE.prefill + (updates - 20) * BASE.rows_per_update
+    assert updates % 20 == 0
+    assert rows <= env_steps < rows + 20 * BASE.rows_per_update
+
+
+def test_recorded_episodes_take_the_place_of_the_prefill():
+    assert BASE.updates_for(1000, recorded=True) == 501
+
+
 def test_steps_that_the_prefill_takes_are_refused():
     with pytest.raises(ConfigError, match="no more than the prefill of 1,000"):
         BASE.updates_for(1000)
