@@ -82,8 +82,8 @@ class Agent:
         recipe: the registered name it was built from, or "" for a hand-made agent.
         config: the recipe's config.
         info: JSON-ready facts that travel with the artefact: "evaluation" protocol, "data" (name,
-            checksum, frame skip, statistics), "training", "results" by the protocol, "baselines" (their
-            rows by name).
+            checksum, frame skip, statistics), "training" (its config, "updates" made, the update whose
+            weights were "kept"), "results" by the protocol, "baselines" (their rows by name).
 
     Example:
         >>> agent = Agent.from_pretrained("lewm-tworooms")

@@ -60,9 +60,11 @@ def training_text(info: Mapping[str, Any]) -> str:
     if seen:
         options = f" with {seen['env_options']}" if seen.get("env_options") else ""
         sources.append(f"{seen.get('steps', 0):,} environment steps in {seen['env']}{options}")
+    kept = training.get("kept", training["updates"])
+    best = f" The weights are those after {kept:,}, the best that evaluations on the way found."
     return (
         f"Trained for {training['updates']:,} updates on {' and '.join(sources)}, seed "
-        f"{training['seed']}.\n"
+        f"{training['seed']}.{best if kept != training['updates'] else ''}\n"
     )
 
 

@@ -19,6 +19,10 @@ from wm_toolkit.training.episodes import Progress
 from wm_toolkit.training.evaluate import AnyProtocol, checked_protocol, evaluate, run_protocol
 from wm_toolkit.training.summary import Evaluation, ReturnEvaluation, summarise_returns
 
+APART = 1_000_000
+"""From the seed of a protocol to that of evaluations while training. Episode i has the seed of all + i, so
+two protocols have no episode in common if neither has as many."""
+
 
 def evaluate_agent(
     agent: Agent,
@@ -48,12 +52,12 @@ def evaluate_agent(
 
 
 def evaluate_otherwise(agent: Agent, held_out: TrajectoryDataset | None = None) -> dict[str, float]:
-    """The numbers of an evaluation while training: on another seed than the protocol's.
+    """The numbers of an evaluation while training: on other episodes than the protocol's.
 
     What stops a run or picks its weights must not be what it is judged by.
     """
     protocol = saved_protocol(agent.info["evaluation"])
-    other = dataclasses.replace(protocol, seed=protocol.seed + 1)
+    other = dataclasses.replace(protocol, seed=protocol.seed + APART)
     row = evaluate_agent(agent, held_out, other).to_json()
     return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
 
@@ -88,8 +92,9 @@ def evaluate_returns(
     protocol = checked_protocol(agent, protocol, ReturnConfig)
     build = partial(return_env, protocol)
     outcomes = run_protocol(agent, protocol, build, films, processes=processes, progress=progress)
+    training = agent.info.get("training") or {}
     known = {
-        "updates": (agent.info.get("training") or {}).get("updates"),
+        "updates": training.get("kept", training.get("updates")),
         "env_steps": (agent.info.get("experience") or {}).get("steps"),
     }
     return summarise_returns(outcomes, seed=protocol.seed, **known)

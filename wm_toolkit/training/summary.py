@@ -123,7 +123,7 @@ class ReturnEvaluation:
         decision_cpu_ms: as `decision_ms`, of processor time.
         episodes: how many.
         seed: of the protocol.
-        updates: of the model, where they are known.
+        updates: behind the model's weights, where they are known.
         env_steps: seen in training, where they are known.
         returns: of every episode.
         films: frames [T, h, w, C] of some episodes.

@@ -43,12 +43,14 @@ class TrainResult:
         ended: "finished" all updates, or stopped "early".
         results: of the last evaluation.
         best: the best value of the config's metric, None without evaluations.
+        best_update: the update after which it was measured, 0 without evaluations.
     """
 
     update: int
     ended: Literal["finished", "early"]
     results: dict[str, float]
     best: float | None
+    best_update: int = 0
 
 
 class Trainer:
@@ -72,6 +74,7 @@ class Trainer:
         measured: the newest value of everything hooks have measured.
         results: of the last evaluation.
         best: the best value of the config's metric so far.
+        best_update: the update after which it was measured.
 
     Raises:
         ConfigError: if the agent has no learner, or the config needs an evaluation or a device that is
@@ -109,7 +112,7 @@ class Trainer:
                 "it off"
             )
         self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS, config.keep_checkpoints)
-        self.update = 0
+        self.update = self.best_update = 0
         self.best: float | None = None
         self.results: dict[str, float] = {}
         self.measured: Metrics = {}
@@ -161,7 +164,7 @@ class Trainer:
         if record is not None:
             record.end(update=self.update, how=self.ended, results=self.results)
         self.agent.model.eval()
-        return TrainResult(self.update, self.ended, self.results, self.best)
+        return TrainResult(self.update, self.ended, self.results, self.best, self.best_update)
 
     def _one_update(self, guard: NaNGuard) -> None:
         began = time.perf_counter()
@@ -250,7 +253,7 @@ class Trainer:
         if self.best is not None and sign * value <= sign * self.best:
             self._evaluations_since_best += 1
             return
-        self.best, self._evaluations_since_best = value, 0
+        self.best, self.best_update, self._evaluations_since_best = value, self.update, 0
         if self.config.keep == "best" and self.is_main:
             with replace_file(self.run_dir / BEST) as temporary:
                 save_tensors(temporary, self.agent.model.state_dict())
@@ -275,7 +278,8 @@ class Trainer:
         # A hand-made agent could not be rebuilt from an artefact; its weights are in the checkpoints.
         if not self.is_main or not self.agent.recipe:
             return
-        self.agent.info["training"] = {"updates": self.update, **to_dict(self.config)}
+        kept = self.best_update if self.config.keep == "best" else self.update
+        self.agent.info["training"] = {**to_dict(self.config), "updates": self.update, "kept": kept}
         if self.results:
             self.agent.info["results"] = self.results
         self.agent.save_pretrained(self.run_dir / MODEL)
@@ -298,6 +302,7 @@ class Trainer:
             facts = {
                 "update": self.update,
                 "best": self.best,
+                "best_update": self.best_update,
                 "evaluations_since_best": self._evaluations_since_best,
                 "results": self.results,
                 "train": to_dict(self.config),
@@ -330,6 +335,7 @@ class Trainer:
             self.source.load_state_dict(mine["source"])
         seeding.load_stream_state(mine["stream"])
         self.update, self.best = saved.facts["update"], saved.facts["best"]
+        self.best_update = saved.facts["best_update"]
         self._evaluations_since_best = saved.facts["evaluations_since_best"]
         self.results = saved.facts["results"]
 

@@ -163,12 +163,13 @@ def test_what_the_agent_has_seen_stands_beside_the_number_and_not_beside_the_ran
     assert other.returns != tuple(row["returns"])
 
 
-def test_while_training_another_seed_is_used():
+def test_while_training_no_episode_of_the_protocol_is_played():
     mine = agent()
     mine.info = {"evaluation": to_dict(ReturnConfig(episodes=9, env=ENV))}
     numbers = evaluate_otherwise(mine)
-    assert numbers["seed"] == 43
-    assert numbers["length_mean"] == pytest.approx(np.mean(expected(9, seed=43)))
+    seeds = range(int(numbers["seed"]), int(numbers["seed"]) + 9)
+    assert not set(seeds) & set(range(42, 42 + 9))
+    assert numbers["length_mean"] == pytest.approx(np.mean(expected(9, seed=seeds[0])))
     assert all(isinstance(value, float) for value in numbers.values())
 
 

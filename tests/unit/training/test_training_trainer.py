@@ -152,9 +152,10 @@ def test_the_best_weights_are_kept_on_demand(tmp_path):
         return {"success_rate": [0.2, 0.8, 0.4][len(seen) - 1]}
 
     agent = toy_agent()
-    make(tmp_path, agent=agent, evaluate=evaluate, eval_every=4, keep="best").train()
+    result = make(tmp_path, agent=agent, evaluate=evaluate, eval_every=4, keep="best").train()
     assert torch.equal(agent.model.encoder.weight, seen[1])
     assert not torch.equal(seen[1], seen[2])
+    assert (result.update, result.best, result.best_update) == (12, 0.8, 8)
 
 
 def test_evaluation_sees_the_averaged_weights(tmp_path):
