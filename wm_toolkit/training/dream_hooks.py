@@ -24,8 +24,8 @@ class DreamReport(Hook):
     """Dreams along recorded sequences and compares with what happened.
 
     Logs `dream/...`: errors of latent state and decoded observations some steps ahead beside copy-last's,
-    calibration of reward and continue head. The newest pictures lie in the run folder, where the report
-    page finds them. Sequences in which there is nothing to dream are passed over.
+    calibration of reward and continue head. Every strip is put into TensorBoard; the newest pictures lie in
+    the run folder, where the report page finds them. Sequences in which there is nothing to dream are passed over.
 
     Args:
         sequences: held-out windows [B, T], or where to get them; None takes the newest finished episodes
@@ -78,6 +78,8 @@ class DreamReport(Hook):
         found = look(model, batch, context=self.context, examples=self.examples)
         if trainer.is_main:
             save_look(found, trainer.run_dir)
+        for key, strip in found.strips.items():
+            trainer.picture(f"dream/{key}", strip)
         return dict(found.dreams.metrics())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import math
 import os
@@ -15,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from wm_toolkit.agents.agent import versions
 from wm_toolkit.batch import Metrics
@@ -84,6 +87,11 @@ class TensorBoardLog:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, update)
 
+    def picture(self, update: int, name: str, png: bytes) -> None:
+        """Add a picture to those of this name."""
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        self._writer.add_image(name, pixels, update, dataformats="HWC")
+
     def close(self) -> None:
         """Write out what is buffered."""
         self._writer.close()
@@ -99,7 +107,8 @@ class RunLog:
 
     def __init__(self, run_dir: str | Path, update: int = 0) -> None:
         folder = Path(run_dir)
-        self._logs = [MetricsLog(folder / METRICS, update), TensorBoardLog(folder / EVENTS, update)]
+        self._events = TensorBoardLog(folder / EVENTS, update)
+        self._logs = [MetricsLog(folder / METRICS, update), self._events]
         self._restart_clock()
 
     def count(self, waited_seconds: float) -> None:
@@ -122,6 +131,10 @@ class RunLog:
         values = to_floats(metrics)
         for log in self._logs:
             log.write(update, values)
+
+    def picture(self, update: int, name: str, png: bytes) -> None:
+        """Write a picture to the log that can show it."""
+        self._events.picture(update, name, png)
 
     def close(self) -> None:
         """Close every log."""

@@ -390,6 +390,11 @@ class Trainer:
         self._log = RunLog(self.run_dir, self.update)
         return record
 
+    def picture(self, name: str, png: bytes) -> None:
+        """Put a picture into the log, in the first process."""
+        if self._log is not None:
+            self._log.picture(self.update, name, png)
+
     def _write(self, metrics: Metrics, *, speed: bool = False) -> None:
         if self._log is not None:
             self._log.write(self.update, {**metrics, **(self._log.speed() if speed else {})})

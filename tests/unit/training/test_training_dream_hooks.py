@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 
 import gymnasium as gym
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dreamer_toys import drifting
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_toys import SPACES, ToySource, toy_agent
 
 from wm_toolkit.batch import Batch
@@ -17,8 +21,10 @@ from wm_toolkit.data.replay import ReplayBuffer
 from wm_toolkit.envs.two_rooms import TwoRooms
 from wm_toolkit.envs.walks import smooth_walks
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.render.dreams import load_look
+from wm_toolkit.render.dreams import load_look, look
+from wm_toolkit.render.video import gif_bytes, png_bytes
 from wm_toolkit.spaces import Spaces
+from wm_toolkit.training import dream_hooks
 from wm_toolkit.training.config import TrainConfig
 from wm_toolkit.training.dream_hooks import DreamReport, held_out_windows, newest_windows
 from wm_toolkit.training.experience_config import ExperienceConfig
@@ -123,6 +129,27 @@ def test_a_run_logs_its_dreams_and_keeps_the_newest(tmp_path):
     found = load_look(tmp_path).dreams
     assert found.context == 2
     assert lines[-1]["dream/latent_error/5"] == pytest.approx(found.latent.model[4])
+
+
+def test_every_strip_is_put_into_tensorboard(tmp_path, monkeypatch):
+    drawn = []
+
+    def seen(model, batch, **how):
+        drawn.append(np.full((4, 6, 3), 40 * len(drawn), np.uint8))
+        strips = {"image": png_bytes(drawn[-1])}
+        return dataclasses.replace(
+            look(model, batch, **how), strips=strips, films={"image": gif_bytes(drawn[-1][None])}
+        )
+
+    monkeypatch.setattr(dream_hooks, "look", seen)
+    train(tmp_path, DreamReport(held_out(), every=2, context=2))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    pictures = events.Images("dream/image")
+    assert [picture.step for picture in pictures] == [2, 4, 5]
+    for picture, frame in zip(pictures, drawn, strict=True):
+        found = np.asarray(Image.open(io.BytesIO(picture.encoded_image_string)))
+        assert (found == frame).all()
 
 
 def test_looking_changes_nothing_but_the_log(tmp_path):
