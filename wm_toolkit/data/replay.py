@@ -131,8 +131,8 @@ class ReplayBuffer:
     def _admit(self, tree: SumTree) -> None:
         """Give the start that has just become possible the highest priority, and the lost one none."""
         number, streams = self.rings.written - self.span, np.arange(self.rings.streams)
-        lost = self.rings.written % self.rings.size  # its row is the next to be overwritten
-        tree.set(streams * self.rings.size + lost, 0.0)
+        newest = (self.rings.written - 1) % self.rings.size  # where the lost one began
+        tree.set(streams * self.rings.size + newest, 0.0)
         if number >= self.rings.oldest:
             tree.set(streams * self.rings.size + number % self.rings.size, self.highest)
 

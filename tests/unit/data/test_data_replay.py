@@ -192,12 +192,18 @@ def test_priorities_decide_how_often_a_sequence_is_drawn():
     assert abs(counts - 60 / (60 + never_seen)) < 0.08
 
 
-def test_overwritten_rows_lose_their_priority():
-    replay = filled(rows=31, mix=Mix(0.0, 1.0, 0.0))
-    for number in range(31, 75):
+@pytest.mark.parametrize("mix", [Mix(0.0, 1.0, 0.0), Mix(0.5, 0.5, 0.0), Mix(0.3, 0.4, 0.3)])
+def test_overwritten_rows_lose_their_priority(mix):
+    replay = filled(rows=31, mix=mix)
+    oldest = 0
+    for number in range(31, 150):
         replay.add(**row(number, 2))
-        seen = shown(next(replay))
+        batch = next(replay)
+        seen = shown(batch)
         assert (seen[:, 1:, 1] - seen[:, :-1, 1] == 1).all()
+        oldest += (seen[:, 0, 1] == replay.rings.oldest).sum()
+        replay.prioritise(batch.index, torch.full((8,), 5.0))
+    assert oldest > 0
 
 
 def test_recent_sequences_are_drawn_more_often():
