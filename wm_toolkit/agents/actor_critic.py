@@ -42,6 +42,7 @@ class ActorCritic(Program):
 
     model: Dreamer
     taught = ("policy", "value")
+    own_terms = ("policy", "value", "replay_value")
 
     def __init__(
         self, model: Dreamer, config: BehaviourConfig | None = None, *, stored_latents: bool = False

@@ -12,77 +12,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wm_toolkit.agents.probe_learner import ProbeLearner
+from wm_toolkit.agents.program import Program
 from wm_toolkit.agents.recorded import Record, Recorded
 from wm_toolkit.batch import Batch, Losses, Metrics
-from wm_toolkit.data.tables import ColumnSpec
 from wm_toolkit.errors import CheckpointError, ConfigError
-from wm_toolkit.losses.reduce import reduce
+from wm_toolkit.losses.reduce import reduce, surprise
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.nn.distributed import mean_over_processes, processes
 from wm_toolkit.nn.ema import EMA
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[int], float]
-
-
-class Program(nn.Module):
-    """Computes the losses of a batch; this one leaves that to the model.
-
-    A subclass may hold networks and statistics of its own beside the model, such as a slow critic.
-    Nothing of its own is trained by gradients.
-
-    A program may want its model's states kept with the rows of a replay (Dreamer V3): it says as what in
-    `latent_columns`. Sequences then begin one row early, with the state known there, and the states made
-    anew are found in `latents`.
-
-    Attributes:
-        latents: [B, T, ...] per column, states of the newest batch's rows but the first, to be stored in
-            place of the old ones; None where there are none.
-        pieces: the same of every piece of that batch, as `forward` made them.
-        taught: heads of the model that learn from terms of the program's own.
-    """
-
-    taught: tuple[str, ...] = ()
-    latents: dict[str, Tensor] | None = None
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
-        self.pieces: list[dict[str, Tensor]] = []
-
-    def forward(self, batch: Batch) -> Losses:
-        """The unreduced losses of [B, T] windows."""
-        return self.model(batch)
-
-    def latent_columns(self) -> dict[str, ColumnSpec]:
-        """What of a state is stored with its row; here nothing."""
-        return {}
-
-    def latents_of(self, state: Any) -> dict[str, Tensor]:
-        """States [B] in the form in which they are stored, [B, ...] per column."""
-        return {}
-
-    def after_update(self, update: int) -> None:
-        """Called after every update with their number so far; here there is nothing to follow up."""
-
-    def restart(self) -> None:
-        """Called when the model was given other weights: what follows them begins there; here nothing."""
-
-    def own_state(self) -> dict[str, Tensor]:
-        """What is not the model's."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("model.")}
-
-    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `own_state` returned.
-
-        Raises:
-            CheckpointError: if it was saved by another program.
-        """
-        if state.keys() != self.own_state().keys():
-            raise CheckpointError(
-                f"the saved learner's program holds {sorted(state)}, this one {sorted(self.own_state())}"
-            )
-        self.load_state_dict(dict(state), strict=False)
 
 
 class ModelLearner:
@@ -109,6 +49,11 @@ class ModelLearner:
             buffers and frozen parameters are part of `state_dict`.
         record: how everything from the batch to the optimiser's step is recorded and then replayed at
             every update (`recorded.cuda_graph`); None runs it anew.
+
+    Attributes:
+        updates: made so far.
+        surprises: [B] of the newest batch, piece by piece, see `losses.reduce.surprise`; None while nobody
+            has asked for them by putting a list here.
 
     Raises:
         ConfigError: if nothing is left to train, or a number is out of range.
@@ -140,6 +85,7 @@ class ModelLearner:
         self.clip, self.accumulation, self.probes = clip, accumulation, probes
         self.program: Program = Program(model) if program is None else program
         self.updates = 0
+        self.surprises: list[Tensor] | None = None
         self._make_optimizer, self._decay, self._record = optimizer, ema, record
         self._recomputes = accumulation > 1 and model.microbatches(accumulation)
         self._accelerator: Accelerator | None = None
@@ -228,6 +174,7 @@ class ModelLearner:
         pieces = [batch] if self._recomputes else _split(batch, self.accumulation)
         row_weight = mean_over_processes(batch.valid.sum(0))
         found: list[Metrics] = []
+        surprises = []
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
             with nullcontext() if last else accelerator.no_sync(self._forward):
@@ -237,6 +184,11 @@ class ModelLearner:
                 total, metrics = reduce(losses, piece.valid, self.scales, row_weight=row_weight)
                 accelerator.backward(total)
             found.append(metrics)
+            if self.surprises is not None:
+                of_model = {n: x for n, x in losses.items() if n not in self.program.own_terms}
+                surprises.append(surprise(of_model, piece.valid, self.scales))
+        if self.surprises is not None:
+            self.surprises = surprises
         return {name: sum(cast(Tensor, part[name]) for part in found) for name in found[0]}
 
     def _clip(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wm_toolkit.batch import Losses, Metrics
 from wm_toolkit.errors import ConfigError, ShapeError, did_you_mean
@@ -70,3 +70,24 @@ def _mean(name: str, term: Tensor, valid: Tensor, row_weight: Tensor) -> Tensor:
     # Padding may hold anything, even NaN, which a product with zero would let through.
     summed = torch.where(weight > 0, term * weight, 0.0).sum()
     return summed / torch.where(total > 0, total, 1.0)
+
+
+def surprise(losses: Losses, valid: Tensor, scales: Mapping[str, float] | None = None) -> Tensor:
+    """[B] how badly windows were predicted: half the mean over their rows, half the worst row.
+
+    That is how R2D2 makes one priority of a sequence's errors, there with 0.9 of the worst (Kapturowski
+    2019); Dreamer V3's newest code halves them.
+
+    Args:
+        losses: unreduced terms; those [] tell of no window.
+        valid: [B, T] weight of every row.
+        scales: weight of each term; 1 where a name is absent.
+    """
+    rows = torch.zeros_like(valid)
+    for name, term in losses.items():
+        if term.ndim == 2:
+            scaled = (scales or {}).get(name, 1.0) * term.detach().float()
+            rows = rows + nn.functional.pad(scaled, (valid.shape[1] - term.shape[1], 0))
+    rows = torch.where(valid > 0, rows, 0.0)
+    mean = rows.sum(1) / (valid > 0).sum(1).clamp_min(1)
+    return (0.5 * (mean + rows.amax(1))).clamp_min(1e-6)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
 from wm_toolkit.batch import Batch, Metrics
@@ -45,6 +46,8 @@ class Experience:
             not depend on how fast anybody is.
         program: what computes the losses, if it keeps the states it filtered: they are written back
             into the replay.
+        surprises: [B] pieces that say, once an update is over, how badly its windows were predicted: their
+            priorities from then on. For a replay that draws by priority.
 
     Attributes:
         rows: rows collected, of all environments; an episode's last row holds no decision.
@@ -70,6 +73,7 @@ class Experience:
         pretrain: int = 0,
         ahead: bool = False,
         program: Program | None = None,
+        surprises: Callable[[], Sequence[Tensor] | None] | None = None,
     ) -> None:
         streams = replay.rings.streams
         if collector is not None and collector.num_envs != streams:
@@ -84,7 +88,7 @@ class Experience:
             )
         self.collector, self.replay, self.program = collector, replay, program
         self.train_ratio, self.burst, self.explore = train_ratio, burst, explore
-        self.pretrain, self.ahead = pretrain, ahead
+        self.pretrain, self.ahead, self.surprises = pretrain, ahead, surprises
         self.prefill = prefill if replay.starts else max(prefill, replay.span * streams)
         self.rows = self.batches = 0
         self._shown: Tensor | None = None
@@ -144,9 +148,13 @@ class Experience:
         self.rows += self.replay.rings.streams
 
     def _write_back(self) -> None:
-        """Replace the kept latents of the newest batch by what the program found."""
-        if self.program is not None and self._shown is not None and self.program.latents:
+        """Keep what the newest update found out about its batch: latents made anew, and priorities."""
+        if self._shown is None:
+            return
+        if self.program is not None and self.program.latents:
             self.replay.write(self._shown, self.program.latents)
+        if self.surprises is not None and (pieces := self.surprises()):
+            self.replay.prioritise(self._shown, torch.cat(list(pieces)))
         self._shown = None
 
     def progress(self) -> Metrics:

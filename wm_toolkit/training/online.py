@@ -235,6 +235,9 @@ def _source(
     learner = agent.learner
     program = learner.program if isinstance(learner, ModelLearner) else None
     columns = program.latent_columns() if program is not None else {}
+    ranking = learner if config.mix.priority and isinstance(learner, ModelLearner) else None
+    if ranking is not None:
+        ranking.surprises = []
     replay = ReplayBuffer(
         agent.spaces,
         capacity=config.capacity,
@@ -262,6 +265,7 @@ def _source(
         pretrain=config.pretrain,
         ahead=config.actors != "inline" and config.collect_ahead,
         program=program if columns else None,
+        surprises=None if ranking is None else lambda: ranking.surprises,
     )
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_toolkit.errors import ConfigError, ShapeError
-from wm_toolkit.losses.reduce import reduce
+from wm_toolkit.losses.reduce import reduce, surprise
 
 VALID = torch.tensor([[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
 
@@ -54,6 +54,21 @@ def test_pieces_add_up_to_the_whole_batch(seed, cut):
         for part in (slice(0, cut), slice(cut, 7))
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_a_surprise_is_half_the_mean_and_half_the_worst_row():
+    losses = {
+        "image": torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, float("nan")]]),
+        "reward": torch.tensor(
+            [[1.0, 1.0], [2.0, 9.0]], requires_grad=True
+        ),  # of the last two rows
+        "statistic": torch.tensor(100.0),
+    }
+    valid = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    found = surprise(losses, valid, {"reward": 2.0})
+    # Rows 1, 4, 8, and 0, 4 before the padding.
+    assert found.tolist() == pytest.approx([(13 / 3 + 8) / 2, (2 + 4) / 2])
+    assert not found.requires_grad
 
 
 def test_an_unknown_scale_names_the_closest_term():

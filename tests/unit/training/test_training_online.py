@@ -15,6 +15,7 @@ import torch
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
+from wm_toolkit.data.samplers import Mix
 from wm_toolkit.data.trajectory import Trajectory
 from wm_toolkit.errors import CheckpointError, ConfigError, DataError
 from wm_toolkit.recipes.dreamer_v3 import Size
@@ -25,7 +26,7 @@ from wm_toolkit.training.checkpoints import load_checkpoint
 from wm_toolkit.training.hooks import Hook
 from wm_toolkit.training.logging import read_metrics
 from wm_toolkit.training.online import FILES, train_online
-from wm_toolkit.training.returns import evaluate_agent
+from wm_toolkit.training.returns import APART, evaluate_agent
 from wm_toolkit.training.summary import ReturnEvaluation
 
 RECIPE, ENV = "dreamer_v3.nano", "CartPole-v1"
@@ -117,11 +118,15 @@ def recorded(episodes: int = 6, *, rewards: bool = True, steps: int = 14) -> Tra
 
 
 # -- stopped and resumed ---------------------------------------------------------------------------
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(run, tmp_path):
+@pytest.mark.parametrize("mix", [Mix(), Mix(0.3, 0.5, 0.2)])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(run, tmp_path, mix):
+    if mix.priority:
+        run = tmp_path / "whole"
+        train_online(RECIPE, config(mix=mix), ENV, run)
     with pytest.raises(KeyboardInterrupt):
-        train_online(RECIPE, config(), ENV, tmp_path / "again", hooks=[Stop(6)])
+        train_online(RECIPE, config(mix=mix), ENV, tmp_path / "again", hooks=[Stop(6)])
     assert newest(tmp_path / "again").name == "update_00000004"
-    train_online(RECIPE, config(), ENV, tmp_path / "again")
+    train_online(RECIPE, config(mix=mix), ENV, tmp_path / "again")
     one, two = newest(run), newest(tmp_path / "again")
     assert one.name == two.name == "update_00000008"
     first, second = load_checkpoint(one), load_checkpoint(two)
@@ -135,6 +140,42 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(run, tmp_path):
         assert (one / "source" / name).read_bytes() == (two / "source" / name).read_bytes()
     heads = [json.loads((path / "source/replay/replay.json").read_text()) for path in (one, two)]
     assert equal(*({k: v for k, v in head.items() if k != "saved"} for head in heads))
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, "dreamer_v1.nano", "planet.nano"])
+def test_what_surprised_the_model_gets_priority(tmp_path, recipe):
+    seen = []
+
+    class Look(Hook):
+        """Notes what an update drew, and how badly it was predicted."""
+
+        def after_update(self, trainer, metrics):
+            surprises = torch.cat(trainer.learner.surprises)
+            seen.append((trainer.source, trainer.source._shown, surprises))
+            return {}
+
+    changed = {"mix": Mix(0.0, 1.0, 0.0, exponent=0.5), "train.updates": 4, "behaviour.horizon": 2}
+    if recipe == "planet.nano":
+        changed |= {"planner.samples": 4, "planner.elites": 2, "planner.iterations": 1}
+        del changed["behaviour.horizon"]
+    tiny = {k: v for k, v in TINY.items() if not k.startswith(("behaviour", "online"))}
+    if recipe != RECIPE:
+        del tiny["size"]
+    train_online(
+        recipe,
+        recipe_config(recipe, **{**tiny, **changed}),
+        "Pendulum-v1",
+        tmp_path,
+        hooks=[Look()],
+    )
+    source, shown, surprises = seen[-1]
+    source._write_back()
+    replay = source.replay
+    start, stream = np.divmod(shown.numpy(), replay.rings.streams)
+    found = replay.tree.get(stream * replay.rings.size + start % replay.rings.size)
+    # Of a sequence that was drawn twice the last counts, and they are the same.
+    assert found == pytest.approx(surprises.double().numpy() ** 0.5, rel=1e-3)
+    assert len(set(found.tolist())) > 1
 
 
 def test_the_return_scale_and_the_slow_critic_are_part_of_what_is_resumed(run):
@@ -235,7 +276,7 @@ def test_a_trained_agent_loads_in_one_line_and_acts_in_three(run):
 def test_the_agent_is_measured_along_the_way_on_another_seed(tmp_path):
     changes = {"train.eval_every": 4, "train.keep": "best"}
     _, result = train_online(RECIPE, config(**changes), ENV, tmp_path / "run")
-    assert result.results["seed"] == 43.0
+    assert result.results["seed"] == 42 + APART
     assert result.best is not None
     assert result.best >= result.results["return_mean"]
 
