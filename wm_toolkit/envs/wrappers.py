@@ -20,6 +20,18 @@ def settings_of(env: gym.Env) -> dict[str, Any]:
     return dict(env.get_wrapper_attr("settings")) if env.has_wrapper_attr("settings") else {}
 
 
+def steps_per_action(env: gym.Env) -> int:
+    """Steps of the simulator (frames, in a game) that one action lasts."""
+    inner: Any = env.unwrapped
+    own = {"ale_py": "_frameskip", "vizdoom": "frame_skip"}.get(
+        type(inner).__module__.split(".")[0]
+    )
+    skipped = getattr(inner, own) if own else 1
+    # Some Atari versions skip a random number of frames, from a range.
+    frames = skipped if isinstance(skipped, int) else 1
+    return int(settings_of(env).get("action_repeat", 1)) * frames
+
+
 class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Executes every action `repeat` times, or to the episode's end.
 

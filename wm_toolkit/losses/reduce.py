@@ -75,8 +75,7 @@ def _mean(name: str, term: Tensor, valid: Tensor, row_weight: Tensor) -> Tensor:
 def surprise(losses: Losses, valid: Tensor, scales: Mapping[str, float] | None = None) -> Tensor:
     """[B] how badly windows were predicted: half the mean over their rows, half the worst row.
 
-    That is how R2D2 makes one priority of a sequence's errors, there with 0.9 of the worst (Kapturowski
-    2019); Dreamer V3's newest code halves them.
+    So R2D2 makes one priority of a sequence's errors, there with 0.9 of the worst (Kapturowski 2019).
 
     Args:
         losses: unreduced terms; those [] tell of no window.

@@ -106,11 +106,6 @@ class ExperienceConfig(OfflineConfig):
         """Rows that are collected between two updates."""
         return self.train.batch_size * self.sequence / self.train_ratio
 
-    @property
-    def action_repeat(self) -> int:
-        """Steps of the simulator in one step of the environment."""
-        return int(self.env_options.get("action_repeat", 1))
-
     def updates_for(self, env_steps: int, *, recorded: bool = False) -> int:
         """Updates that are made while so many rows are collected, prefill included.
 
@@ -125,18 +120,22 @@ class ExperienceConfig(OfflineConfig):
         counted = updates_within(env_steps, self.rows_per_update, prefill, self.burst)
         return self.pretrain + counted
 
-    def ratio_text(self) -> str:
-        """The train ratio in both units, for people."""
+    def ratio_text(self, repeat: int = 1) -> str:
+        """The train ratio in both units, for people.
+
+        Args:
+            repeat: steps of the simulator that one action lasts.
+        """
         per_step = 1 / self.rows_per_update
         text = (
             f"{self.train_ratio:g} rows are replayed per row collected: an update of "
             f"{self.train.batch_size} x {self.sequence} rows every {self.rows_per_update:g} environment "
             f"steps ({per_step:.4g} updates per environment step"
         )
-        if self.action_repeat > 1:
-            text += f", {per_step / self.action_repeat:.4g} per simulator step"
+        if repeat > 1:
+            text += f", {per_step / repeat:.4g} per simulator step"
         bursts = f"; {self.burst} updates in one go" if self.burst > 1 else ""
-        return f"{text}{bursts})"
+        return f"{text}{bursts}); an episode's last observation is a row too and counts as a step here"
 
 
 def updates_within(env_steps: int, rows_per_update: float, prefill: int, burst: int = 1) -> int:

@@ -17,11 +17,13 @@ from wm_toolkit.checkpoint import load_state
 from wm_toolkit.config import to_dict
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.replay import ReplayBuffer
+from wm_toolkit.envs.wrappers import steps_per_action
 from wm_toolkit.errors import ConfigError
+from wm_toolkit.models.base import WorldModel
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
-from wm_toolkit.training.checkpoints import Checkpoints, load_checkpoint
+from wm_toolkit.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint
 from wm_toolkit.training.collector import Collecting
 from wm_toolkit.training.dream_hooks import DreamReport, held_out_windows
 from wm_toolkit.training.experience import Experience, ExperienceLog
@@ -81,7 +83,6 @@ def train_online(
         source = _source(config, agent, collector, ready, fresh=init is None, files=files)
         own: list[Hook] = [] if init is None else [StartFrom(init)]
         if env is not None:
-            log.info(config.ratio_text())
             own.append(ExperienceLog(source, every=config.train.log_every))
         if not any(isinstance(hook, DreamReport) for hook in hooks):
             own.append(DreamReport(None if ready is None else held_out_windows(ready)))
@@ -111,14 +112,8 @@ class StartFrom(Hook):
         """Load them, unless the run goes on from a checkpoint of its own."""
         if trainer.update:
             return
-        learner = trainer.learner
-        path = Checkpoints(Path(self.init) / CHECKPOINTS).latest()
-        if path is None:
-            known = Agent.from_pretrained(self.init).model.state_dict()
-            load_state(trainer.agent.model, known, str(self.init))
-        else:
-            saved = load_checkpoint(path)
-            load_state(trainer.agent.model, saved.model, str(path))
+        learner, saved = trainer.learner, self.load(trainer.agent.model)
+        if saved is not None:
             # An optimiser of other parameters would not fit.
             frozen = saved.facts.get("agent", {}).get("frozen_model", False)
             same = frozen == getattr(trainer.agent.config, "frozen_model", False)
@@ -127,6 +122,20 @@ class StartFrom(Hook):
                 return
         if isinstance(learner, ModelLearner):
             learner.program.restart()
+
+    def load(self, model: WorldModel) -> Checkpoint | None:
+        """Give a model the weights; returns the checkpoint they are of, if it is one.
+
+        Raises:
+            CheckpointError: if they are of other sizes, or missing.
+        """
+        path = Checkpoints(Path(self.init) / CHECKPOINTS).latest()
+        if path is None:
+            load_state(model, Agent.from_pretrained(self.init).model.state_dict(), str(self.init))
+            return None
+        saved = load_checkpoint(path)
+        load_state(model, saved.model, str(path))
+        return saved
 
 
 @contextmanager
@@ -169,7 +178,7 @@ def _checked(
         raise ConfigError(
             f"train.processes is {config.train.processes}, but the replay lies in one process; use 1"
         )
-    protocol = config.evaluation
+    protocol = dataclasses.replace(config.evaluation, frame_skip=config.frame_skip)
     if env is not None and not protocol.env:
         options = {**config.env_options, **protocol.env_options}
         protocol = dataclasses.replace(protocol, env=env, env_options=options)
@@ -179,7 +188,10 @@ def _checked(
 
 
 def _spaces(config: ExperienceConfig, env: str | None, ready: OfflineData | None) -> Spaces:
-    """What the agent sees and does: as the environment says, else as the data set does."""
+    """What the agent sees and does: as the environment says, else as the data set does.
+
+    Of an environment it is told, too, how often what happens in it will be learnt from.
+    """
     if env is None:
         assert ready is not None
         return ready.spaces
@@ -189,6 +201,7 @@ def _spaces(config: ExperienceConfig, env: str | None, ready: OfflineData | None
         )
     with closing(one_env(env, config)) as one:
         spaces = dataclasses.replace(Spaces.of(one), block=config.frame_skip)
+        log.info(config.ratio_text(steps_per_action(one) * config.frame_skip))
     spaces = spaces.only(config.observations) if config.observations else spaces
     if ready is not None and not _same(spaces, ready.spaces):
         raise ConfigError(

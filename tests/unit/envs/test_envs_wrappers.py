@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wm_toolkit.envs.make import make, make_vec
-from wm_toolkit.envs.wrappers import ActionRepeat, ResizedImages, resized, settings_of, to_grey
+from wm_toolkit.envs.wrappers import (
+    ActionRepeat,
+    ResizedImages,
+    resized,
+    settings_of,
+    steps_per_action,
+    to_grey,
+)
 from wm_toolkit.errors import ConfigError, SpaceError
 
 
@@ -235,3 +242,23 @@ def test_numbers_become_pictures_by_name():
     rows = make_vec("CartPole-v1", 2, obs_mode="image", image_size=16)
     assert rows.reset(seed=0)[0].shape == (2, 16, 16, 3)
     rows.close()
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "options", "steps"),
+    [
+        ("gymnasium", "CartPole-v1", {}, 1),
+        ("gymnasium", "CartPole-v1", {"action_repeat": 3, "obs_mode": "both"}, 3),
+        ("dm_control", "dmc/cartpole-swingup", {"obs_mode": "state", "action_repeat": 8}, 8),
+        ("ale_py", "atari100k/Pong", {}, 4),
+        ("ale_py", "ALE/Pong-v5", {}, 4),
+        ("ale_py", "ALE/Pong-v5", {"frameskip": 2, "action_repeat": 3}, 6),
+    ],
+)
+def test_an_action_lasts_as_many_steps_as_package_and_options_together_say(
+    package, name, options, steps
+):
+    pytest.importorskip(package)
+    env = make(name, **options)
+    assert steps_per_action(env) == steps
+    env.close()

@@ -30,8 +30,7 @@ def test_the_ratio_decides_the_rows_between_two_updates():
 
 
 def test_a_repeated_action_is_counted_in_steps_of_the_simulator_too():
-    config = override(BASE, {"env_options": {"action_repeat": 4}})
-    assert "0.5 updates per environment step, 0.125 per simulator step" in config.ratio_text()
+    assert "0.5 updates per environment step, 0.125 per simulator step" in BASE.ratio_text(4)
     assert "; 100 updates in one go" in override(BASE, {"burst": 100}).ratio_text()
 
 

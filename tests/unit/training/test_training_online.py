@@ -265,6 +265,15 @@ def test_the_ratio_is_said_in_both_units(caplog, tmp_path):
     assert "4 x 6 rows every 2 environment steps (0.5 updates per environment step)" in caplog.text
 
 
+def test_an_agent_that_decides_for_several_steps_is_measured_so(caplog, tmp_path):
+    caplog.set_level("INFO")
+    changed = {"frame_skip": 2, "train.updates": 4, "train.eval_every": 2, "evaluation.budget": 20}
+    agent, result = train_online(RECIPE, config(**changed), ENV, tmp_path / "run")
+    assert "0.5 updates per environment step, 0.25 per simulator step" in caplog.text
+    assert result.results["length_mean"] > 0
+    assert evaluate_agent(agent).episodes == 3
+
+
 def test_a_trained_agent_loads_in_one_line_and_acts_in_three(run):
     agent = Agent.from_pretrained(run)
     state = agent.initial(1)
