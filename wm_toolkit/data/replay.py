@@ -43,6 +43,7 @@ class ReplayBuffer:
         folder: where; by default a temporary folder.
         extras: further columns, such as latents to start from.
         expected: rows that will be written, of all environments together, if that is known.
+        copies: how often they will lie on the disk, those in checkpoints counted.
 
     Attributes:
         span: rows of one sequence with its context.
@@ -72,6 +73,7 @@ class ReplayBuffer:
         folder: str | Path | None = None,
         extras: Mapping[str, ColumnSpec] | None = None,
         expected: int | None = None,
+        copies: int = 1,
     ) -> None:
         size = capacity // streams
         if size < length + context:
@@ -85,7 +87,13 @@ class ReplayBuffer:
         specs = {**specs_of(spaces), **self.extras}
         rows = None if expected is None else -(-expected // streams)
         self.rings = Rings(
-            specs, streams=streams, size=size, memory=memory, folder=folder, expected=rows
+            specs,
+            streams=streams,
+            size=size,
+            memory=memory,
+            folder=folder,
+            expected=rows,
+            copies=copies,
         )
         self.rng = np.random.default_rng(seed)
         self.fresh = np.zeros(streams, np.int64)  # first row of each stream that was never shown
@@ -278,6 +286,7 @@ class ReplayBuffer:
             )
         streams = self.rings.streams
         share = min(self.rings.size, rows // streams)
+        self.rings.require_room(share)
         self.rings.written = share
         # Of the next row in the line of all; before 0 it is left out.
         place = share * streams - rows

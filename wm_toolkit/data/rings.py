@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MEMORY = 4 * 2**30
 HEAD = "replay.json"
+RESERVE = 64 * 2**20
+"""Bytes of a disk that mapped files leave free."""
 PIECE = 16 * 2**20
 """Bytes of a saved file; what has not changed since the last time is linked, not written again."""
 
@@ -35,6 +37,7 @@ class Rings:
         memory: bytes that may be held in memory; larger rings are mapped files.
         folder: where the mapped files go; by default a temporary folder that goes with the buffer.
         expected: rows of each stream that will be written, if that is known: a disk needs to hold no more.
+        copies: how often they will lie on that disk, those in checkpoints counted.
 
     Attributes:
         tables: the memory they lie in.
@@ -43,7 +46,7 @@ class Rings:
         mapped: whether the columns lie in files.
 
     Raises:
-        DataError: if a size is not positive, or a disk cannot hold the files.
+        DataError: if a size is not positive, or the files cannot be made.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Rings:
         memory: int = DEFAULT_MEMORY,
         folder: str | Path | None = None,
         expected: int | None = None,
+        copies: int = 1,
     ) -> None:
         if streams < 1 or size < 1:
             raise DataError(f"{streams} streams of {size} rows hold nothing; both must be positive")
@@ -72,10 +76,13 @@ class Rings:
                 self._own = tempfile.TemporaryDirectory(prefix="wm-replay-")
                 folder = self._own.name
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self._check_room(Path(folder), size if expected is None else min(size, expected))
+            rows = size if expected is None else min(size, expected)
+            self._warn_of_the_disk(Path(folder), rows, copies)
+        self._folder = folder
         self.tables = [Table(each, self._allocate(each, folder)) for each in self._layouts]
         views = {name: view for table in self.tables for name, view in table.columns.items()}
         self.columns = {name: views[name] for name in self.specs}
+        self._between_looks = max(1, PIECE // max(1, self.nbytes // size))
         self._rows = {n: max(1, PIECE // max(1, s.nbytes * streams)) for n, s in self.specs.items()}
         self._saved = ""
         self._same: set[tuple[str, int]] = set()  # pieces that lie in the files of `_saved`
@@ -103,6 +110,8 @@ class Rings:
         if rows.keys() != self.specs.keys():
             raise DataError(f"columns {sorted(rows)} were given, expected {sorted(self.specs)}")
         slot = self.written % self.size
+        if self.written < self.size and self.written % self._between_looks == 0:
+            self.require_room(self._between_looks)
         for name, value in rows.items():
             array, expected = np.asarray(value), (self.streams, *self.specs[name].shape)
             if array.shape != expected:
@@ -222,16 +231,41 @@ class Rings:
         specs = {n: [list(s.shape), s.dtype.str] for n, s in sorted(self.specs.items())}
         return {"streams": self.streams, "size": self.size, "columns": specs}
 
-    def _check_room(self, folder: Path, rows: int) -> None:
-        """Refuse before the start what would fill the disk in the middle of a run.
+    def _warn_of_the_disk(self, folder: Path, rows: int, copies: int) -> None:
+        """Say before the start what would fill the disk in the middle of a run.
 
         Rows that were never written take no room: the files have holes there.
         """
-        free, row = shutil.disk_usage(folder).free, self.nbytes // self.size
+        free, row = shutil.disk_usage(folder).free, self.nbytes // self.size * copies
         if free < rows * row:
+            fit = free // row * self.streams
+            log.warning(
+                "%s has %.1f GiB left and %s rows of replay take %.1f (checkpoints counted), so this will "
+                "stop after some %s of them: take a folder on a larger disk, or a capacity of at most that",
+                folder,
+                free / 2**30,
+                f"{rows * self.streams:,}",
+                rows * row / 2**30,
+                f"{fit:,}",
+            )
+
+    def require_room(self, rows: int) -> None:
+        """Stop before a disk is full: the system ends a process that writes to a mapped file then.
+
+        Args:
+            rows: of each stream that are to be written where nothing was written yet.
+
+        Raises:
+            DataError: if too little of the disk is left for them.
+        """
+        if not self.mapped:
+            return
+        free = shutil.disk_usage(str(self._folder)).free
+        if free < RESERVE + rows * (self.nbytes // self.size):
             raise DataError(
-                f"{folder} has {free / 2**30:.1f} GiB left and the replay needs {rows * row / 2**30:.1f} "
-                f"GiB; give another folder, or a capacity of at most {free // row * self.streams:,} rows"
+                f"{self._folder} has {free / 2**20:.0f} MiB left, too little for {rows * self.streams:,} more "
+                f"rows behind the {self.written * self.streams:,} that were written; make room on the disk "
+                "and go on, or begin anew with a smaller capacity"
             )
 
     def _allocate(self, layout: Layout, folder: str | Path | None) -> np.ndarray:

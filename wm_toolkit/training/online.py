@@ -265,6 +265,8 @@ def _source(
         folder=files,
         extras=columns,
         expected=_expected(config, collector, ready),
+        # States made anew change every file between two checkpoints; else files are shared.
+        copies=2 + (config.train.keep_checkpoints if columns else 0),
     )
     if ready is not None:
         _fill(replay, ready.train, config)

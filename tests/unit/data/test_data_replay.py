@@ -457,24 +457,41 @@ def test_where_nothing_can_be_linked_everything_is_copied(tmp_path, monkeypatch)
     assert np.array_equal(found.rings.columns["reward"], replay.rings.columns["reward"])
 
 
-def test_a_disk_that_cannot_hold_the_files_is_said_before_the_start(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=10))
-    with pytest.raises(DataError, match=r"has 0\.0 GiB left.* at most 0 rows"):
-        filled(memory=100, folder=tmp_path / "rings")
+def free_bytes(monkeypatch, free):
+    """Let every disk have so many."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=free))
 
 
-def test_a_disk_needs_room_for_the_rows_that_will_be_written_and_no_more(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(rings.shutil, "disk_usage", lambda path: usage._replace(free=28 * 100))
+def test_a_disk_that_fills_up_is_said_before_the_start_and_again_before_it_is_full(
+    tmp_path, monkeypatch, caplog
+):
+    much = {"memory": 100, "folder": tmp_path / "rings", "capacity": 10**9}
+    free_bytes(monkeypatch, rings.RESERVE + 28 * 10**8)
+    replay = filled(**much, rows=40, copies=2)
+    assert "1,000,000,000 rows of replay take 52.2" in caplog.text
+    assert "after some 51,19" in caplog.text, "each row lies there twice"
+    free_bytes(monkeypatch, rings.RESERVE - 1)
+    replay.rings.written = 2 * rings.PIECE // 56  # where it looks again
+    with pytest.raises(DataError, match=r"has 64 MiB left.*behind the 1,198,372 that were written"):
+        replay.add(**row(0, 2))
+    with pytest.raises(DataError, match="too little for 40 more rows behind the 0"):
+        filled(**much, rows=0).fill(iter(()), 40)
+
+
+def test_a_disk_needs_room_for_the_rows_that_will_be_written_and_no_more(
+    tmp_path, monkeypatch, caplog
+):
+    free_bytes(monkeypatch, rings.RESERVE + rings.PIECE)
     much = {"memory": 100, "folder": tmp_path / "rings", "capacity": 10**9}
     replay = filled(**much, expected=100, rows=40)
     file = tmp_path / "rings" / "_narrow.ring"
     assert file.stat().st_size == 28 * 10**9
     assert file.stat().st_blocks * 512 < 10**6, "a file of holes"
     assert replay.rings.columns["obs/row"][1, 39].tolist() == [1, 39]
-    with pytest.raises(DataError, match="at most 100 rows"):
-        filled(**much, expected=102, rows=0)
+    assert "rows of replay take" not in caplog.text
+    filled(**much, expected=10**7, rows=0)
+    assert "10,000,000 rows of replay take" in caplog.text
 
 
 def test_too_few_rows_are_said():
