@@ -16,27 +16,14 @@ from typing import Any
 import torch
 
 from wm_toolkit import Agent, TrajectoryDataset
-from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.registry import recipe_config
 from wm_toolkit.training.baselines import random_agent
-from wm_toolkit.training.hooks import Hook
 from wm_toolkit.training.online import train_online
 from wm_toolkit.training.returns import evaluate_returns
 
 RECIPE, ENV, RUNS = "dreamer_v3.nano", "Pendulum-v1", Path("runs/offline_to_online")
 FEW_ROWS = {"envs": 1, "burst": 1, "train_ratio": 64.0, "prefill": 500}
 """The preset collects much and replays little; here a small data set is wanted."""
-
-
-class KeepReplay(Hook):
-    """Writes what a run has seen as a data set; `wm collect --policy RUN` records an agent instead."""
-
-    def after_training(self, trainer: Any) -> None:
-        """Every episode of the replay, once the last update is made."""
-        replay = trainer.source.replay
-        with Hdf5Writer(RUNS / "replay.h5", replay.spaces, metadata={"env": ENV}) as writer:
-            for episode in replay.trajectories():
-                writer.add_episode(episode)
 
 
 def main(smoke: bool) -> None:
@@ -50,11 +37,11 @@ def main(smoke: bool) -> None:
         print(line(name, agent))
         return agent
 
-    short = train("short", ENV, 600, hooks=[KeepReplay()])
+    short = train("short", ENV, 600)
     print(line("random", random_agent(short)))
 
-    # Any data set with rewards will do, in any layout that the toolkit reads.
-    data = TrajectoryDataset.load(RUNS / "replay.h5")
+    # What a run has seen is a data set; any other with rewards will do, in any layout that the toolkit reads.
+    data = TrajectoryDataset.load(RUNS / "short")
     print(f"data: {len(data)} episodes, {data.num_rows:,} rows")
     train("offline", None, 1500, data=data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,8 @@ class ReplayBuffer:
         self.mix, self.online, self.extras = mix or Mix(), online, dict(extras or {})
         specs = {**specs_of(spaces), **self.extras}
         rows = None if expected is None else -(-expected // streams)
-        self.rings = Rings(
-            specs,
-            streams=streams,
-            size=size,
-            memory=memory,
-            folder=folder,
-            expected=rows,
-            copies=copies,
-        )
+        where: dict[str, Any] = {"memory": memory, "folder": folder, "copies": copies}
+        self.rings = Rings(specs, streams=streams, size=size, expected=rows, **where)
         self.rng = np.random.default_rng(seed)
         self.fresh = np.zeros(streams, np.int64)  # first row of each stream that was never shown
         self.tree = SumTree(streams * size) if self.mix.priority else None
@@ -342,11 +336,12 @@ class ReplayBuffer:
                 linked, not written again.
         """
         about = {
+            "spaces": self.spaces.to_dict(),
             "rng": self.rng.bit_generator.state,
             "fresh": self.fresh.tolist(),
             "highest": self.highest,
         }
-        arrays = {} if self.tree is None else {PRIORITIES: self.tree.get(self._leaves())}
+        arrays = {} if self.tree is None else {PRIORITIES: self.tree.weights}
         self.rings.save(folder, about, previous, arrays)
 
     def load(self, folder: str | Path) -> None:
@@ -360,10 +355,7 @@ class ReplayBuffer:
         self.fresh = np.asarray(about["fresh"], np.int64)
         self.highest = float(about["highest"])
         if self.tree is not None:
-            self.tree.set(self._leaves(), load_array(folder, PRIORITIES))
-
-    def _leaves(self) -> np.ndarray:
-        return np.arange(self.rings.streams * self.rings.size)
+            self.tree.weights = load_array(folder, PRIORITIES)
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every whole or begun episode that is kept, with environment actions: a data set's content.
@@ -371,14 +363,26 @@ class ReplayBuffer:
         The oldest episode of a stream may have lost its beginning, the newest not be over: it counts as
         truncated.
         """
+        names = [name for name in self.rings.specs if name not in self.extras]
+        for stream, first, stop in self._episodes():
+            number = np.arange(first, stop)[None]
+            rows = {name: self.rings.read(name, np.array([stream]), number)[0] for name in names}
+            yield self._episode(rows)
+
+    @property
+    def num_episodes(self) -> int:
+        """How many `trajectories` there are."""
+        return sum(1 for _ in self._episodes())
+
+    def _episodes(self) -> Iterator[tuple[int, int, int]]:
+        """Stream, first row and the row behind the last of every episode with a step in it."""
+        number = np.arange(self.rings.oldest, self.rings.written)
         for stream in range(self.rings.streams):
-            number = np.arange(self.rings.oldest, self.rings.written)[None]
-            rows = {n: self.rings.read(n, np.array([stream]), number)[0] for n in self.rings.specs}
-            begins = np.flatnonzero(rows["is_first"])
-            bounds = np.unique(np.concatenate([[0], begins, [len(self.rings)]]))
-            for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            begins = self.rings.read("is_first", np.array([stream]), number[None])[0]
+            bounds = np.unique([self.rings.oldest, *number[begins], self.rings.written])
+            for first, stop in itertools.pairwise(bounds.tolist()):
                 if stop - first > 1:
-                    yield self._episode({n: v[first:stop] for n, v in rows.items()})
+                    yield stream, first, stop
 
     def _episode(self, rows: Mapping[str, np.ndarray]) -> Trajectory:
         terminated, truncated = rows["terminated"][1:].copy(), rows["truncated"][1:].copy()

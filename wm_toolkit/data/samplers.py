@@ -45,7 +45,7 @@ class SumTree:
     """
 
     def __init__(self, size: int) -> None:
-        self.leaves = 1 << max(0, size - 1).bit_length()
+        self.size, self.leaves = size, 1 << max(0, size - 1).bit_length()
         self.nodes = np.zeros(2 * self.leaves)
 
     @property
@@ -61,6 +61,15 @@ class SumTree:
         while node[0] > 0:
             self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
             node = np.unique(node >> 1)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """All of them [size]."""
+        return self.nodes[self.leaves : self.leaves + self.size]
+
+    @weights.setter
+    def weights(self, values: np.ndarray) -> None:
+        self.set(np.arange(self.size), values)
 
     def get(self, index: np.ndarray) -> np.ndarray:
         """Weights [n]."""
