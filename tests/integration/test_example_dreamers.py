@@ -49,7 +49,7 @@ def test_dreamer_acts_measures_and_is_loaded_in_one_line(run, tmp_path):
 
 def test_one_agents_record_trains_another_which_goes_on_online(run, tmp_path):
     said = run("10")
-    data = TrajectoryDataset.load(tmp_path / "runs/offline_to_online/replay.h5")
+    data = TrajectoryDataset.load(tmp_path / "runs/offline_to_online/short")
     rows = numbers(r"data: (\d+) episodes, (\d+) rows", said)
     assert rows == (len(data), data.num_rows)
     for name in ("short", "random", "offline", "behaviour", "online"):
@@ -64,7 +64,7 @@ def test_one_agents_record_trains_another_which_goes_on_online(run, tmp_path):
         name.startswith("rssm.") for name in changed(runs / "offline/model", runs / "online/model")
     )
     online = Agent.from_pretrained(runs / "online")
-    assert online.info["data"]["name"] == "replay"
+    assert online.info["data"]["name"] == "short"
     assert online.info["experience"]["env"] == "Pendulum-v1"
 
 
