@@ -105,6 +105,7 @@ class Recipe:
         job: what trains it where the usual jobs do not fit; as `training.online.train_online`, with an
             environment, recorded data, or both; and with `progress`, told (done, total) of what it
             prepares.
+        about: one line about each preset; those that have none are shown as the recipe's.
     """
 
     name: str
@@ -112,11 +113,16 @@ class Recipe:
     build: Callable[[Spaces, Any], Agent]
     presets: Mapping[str, Any]
     job: Callable[..., Any] | None = None
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """The first line of the build function's docstring."""
         return (self.build.__doc__ or "").strip().splitlines()[0]
+
+    def summary_of(self, preset: str) -> str:
+        """One line about a preset."""
+        return self.about.get(preset, f"preset of {self.name}")
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", "wm_toolkit.recipes")
@@ -128,8 +134,12 @@ def recipe(
     presets: Mapping[str, Any] | None = None,
     *,
     job: Callable[..., Any] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Agent]], Callable[..., Agent]]:
-    """Register a build function `(spaces, config) -> Agent` as a recipe.
+    """Register a build function `(spaces, config) -> Agent` as a recipe; the fields are `Recipe`'s.
+
+    Raises:
+        ConfigError: if `about` names a preset there is not.
 
     Example:
         >>> @recipe("mine", MineConfig, presets={"small": MineConfig(width=64)})
@@ -138,9 +148,13 @@ def recipe(
     """
 
     def add(build: Callable[..., Agent]) -> Callable[..., Agent]:
-        RECIPES.register(name, Recipe(name, config, build, dict(presets or {}), job))
+        known = dict(presets or {})
+        RECIPES.register(name, Recipe(name, config, build, known, job, dict(about or {})))
         return build
 
+    unknown = sorted(set(about or {}) - set(presets or {}))
+    if unknown:
+        raise ConfigError(f"recipe {name!r} has no preset {unknown[0]!r} to tell about")
     return add
 
 

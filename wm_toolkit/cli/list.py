@@ -57,9 +57,10 @@ def recipes() -> Names:
     """Recipes and presets."""
     from wm_toolkit.registry import RECIPES, recipe_names
 
+    split = {name: name.partition(".") for name in recipe_names()}
     return {
-        name: RECIPES[name].summary if "." not in name else f"preset of {name.partition('.')[0]}"
-        for name in recipe_names()
+        name: RECIPES[base].summary_of(preset) if preset else RECIPES[base].summary
+        for name, (base, _, preset) in split.items()
     }
 
 

@@ -15,11 +15,13 @@ from wm_toolkit.batch import Batch
 from wm_toolkit.envs.decoded import VIEWS, View
 from wm_toolkit.envs.rows import row_generators, row_seeds, unshare
 from wm_toolkit.envs.starts import as_starts, dense_reward, find_goal, load_model
-from wm_toolkit.errors import ConfigError, did_you_mean
+from wm_toolkit.errors import ConfigError, MissingHeadError, did_you_mean
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.objective import GOAL, Objective
 from wm_toolkit.structs import cat
 
+READS = {"Goal": None, "ActionCost": None, "Survival": "continue", "Reward": "reward"}
+"""The head that an objective reads at every step, or None."""
 BANK = 1024  # stored frames among which rendering looks for the nearest one
 
 Termination = Literal["sampled", "likely"]
@@ -83,9 +85,24 @@ class Dream:
         self._goal_obs: dict[str, Tensor] = {}
         self._bound = self.objective
         self.begin(np.arange(rows), {})
+        self._check_objective()
         with torch.no_grad():
             self._view = VIEWS[observation](self.model, self._state, self._goal())
         self.space = self._view.space
+
+    @torch.no_grad()
+    def _check_objective(self) -> None:
+        """Refuse an objective that reads a head the model lacks, now and not at the first step."""
+        model = self.model
+        action = torch.zeros(self.rows, model.spaces.action_width, device=model.device)
+        try:
+            dense_reward(self._bound, model, action, self._state)
+        except MissingHeadError as error:
+            serves = [name for name, head in READS.items() if head in (None, *model.heads)]
+            raise MissingHeadError(
+                f"this model cannot serve objective={type(self.objective).__name__}: {error}. It serves "
+                f"{', '.join(serves)}, and sums of these in Weighted"
+            ) from error
 
     def seed(self, seed: int | Sequence[int | None] | None) -> None:
         """Seed every row's draws, and the model's noise; None goes on with the generators."""

@@ -129,7 +129,9 @@ class DinoWMConfig(GoalConfig):
     replan_every: int = PUSHT.replan_every
     goal_mode: GoalMode = PUSHT.goal_mode
     # 100 epochs of 18,500 trajectories; the public checkpoints were stopped after two or three.
-    train: TrainConfig = TrainConfig(updates=6_000_000, batch_size=32, clip=None)
+    train: TrainConfig = TrainConfig(
+        updates=6_000_000, batch_size=32, clip=None, checkpoint_every=1000
+    )
     evaluation: EvaluationConfig = PUSHT.evaluation
 
     @property
@@ -173,7 +175,9 @@ JEPA_WMS = _measured_by(
     rescale=True,
     rollout_steps=2,
     weight_decay=1e-6,
-    train=TrainConfig(updates=400_000, batch_size=256, clip=1.0, precision="bf16"),
+    train=TrainConfig(
+        updates=400_000, batch_size=256, clip=1.0, precision="bf16", checkpoint_every=1000
+    ),
 )
 
 # For two CPU cores: few patches of an early block, a narrow predictor, and a cache that slides, so that
@@ -231,9 +235,16 @@ PRESETS = {
     "jepa_wms": JEPA_WMS,
     "small": SMALL,
 }
+ABOUT = {
+    "point_maze": "the published PointMaze: its protocol and planner",
+    "wall": "the published Wall: a single frame of history",
+    "deformable": "the published rope and granular material: no frame skip, a single frame of history",
+    "jepa_wms": "the predictor of JEPA-WMs on Push-T (Terver et al. 2025)",
+    "small": "few patches of an early block, a narrow predictor; learns small tasks on one CPU core in minutes",
+}
 
 
-@recipe("dino_wm", DinoWMConfig, presets=PRESETS)
+@recipe("dino_wm", DinoWMConfig, presets=PRESETS, about=ABOUT)
 def dino_wm(spaces: Spaces, config: DinoWMConfig) -> Agent:
     """DINO-WM: predicts the patch features of a frozen DINOv2, planning to goal images."""
     encoder = DINOv2(

@@ -98,7 +98,9 @@ class LeWMConfig(GoalConfig):
     weight_decay: float = 1e-3
     warmup: float = 0.01
     decoder: bool = False
-    train: TrainConfig = TrainConfig(updates=100_000, batch_size=128, seed=3072, precision="bf16")
+    train: TrainConfig = TrainConfig(
+        updates=100_000, batch_size=128, seed=3072, precision="bf16", checkpoint_every=1000
+    )
     evaluation: EvaluationConfig = EvaluationConfig(frame_skip=5)
 
     @property
@@ -148,7 +150,12 @@ SMALL = LeWMConfig(
 )
 
 
-@recipe("lewm", LeWMConfig, presets={"small": SMALL})
+@recipe(
+    "lewm",
+    LeWMConfig,
+    presets={"small": SMALL},
+    about={"small": "learns to find its way through two rooms on one CPU core in minutes"},
+)
 def lewm(spaces: Spaces, config: LeWMConfig) -> Agent:
     """LeWorldModel: a JEPA from pixels kept from collapsing by SIGReg, planning to goal images."""
     encoder = _encoder(config)

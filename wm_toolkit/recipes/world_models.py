@@ -27,7 +27,8 @@ from wm_toolkit.planning.objective import Survival
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.config import ReturnConfig, TrainConfig, at_least_one
-from wm_toolkit.training.stages import StageData, StagedConfig, train_in_stages
+from wm_toolkit.training.staged_source import StageData
+from wm_toolkit.training.stages import StagedConfig, train_in_stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,9 @@ class WorldModelsConfig(StagedConfig):
     observations: tuple[str, ...] = ("image",)
     sequence: int = 999
     envs: int = 16
-    train: TrainConfig = TrainConfig(updates=1_005_800, batch_size=100, clip=None)
+    train: TrainConfig = TrainConfig(
+        updates=1_005_800, batch_size=100, clip=None, checkpoint_every=1000
+    )
     evaluation: ReturnConfig = ReturnConfig(episodes=100)
 
     def __post_init__(self) -> None:
@@ -113,12 +116,13 @@ class WorldModelsConfig(StagedConfig):
 
     @property
     def stages(self) -> tuple[StageData, ...]:
-        """V on single frames, M on codes of sequences, C from the beginnings of episodes."""
-        return (
-            StageData(self.vision_updates, 1, self.vision_batch),
-            StageData(self.memory_updates, self.sequence, self.train.batch_size, reads="codes"),
-            StageData(1, 1, self.starts, "first", "both"),
-        )
+        """V on single frames, M on codes of sequences, C from the beginnings of episodes; or C alone."""
+        vision = StageData(self.vision_updates, 1, self.vision_batch, dreams=False)
+        memory = StageData(self.memory_updates, self.sequence, self.train.batch_size, reads="codes")
+        real = self.fitness == "real"
+        reads = "frames" if real else "both"
+        controller = StageData(1, 1, self.starts, "first", reads, plays=real)
+        return (controller,) if self.frozen_model else (vision, memory, controller)
 
 
 CAR_RACING = WorldModelsConfig(squash="car")
@@ -135,7 +139,7 @@ TAKE_COVER = WorldModelsConfig(
     temperature=1.15,
     horizon=2_100,
     sequence=500,
-    train=TrainConfig(updates=216_000, batch_size=100, clip=None),
+    train=TrainConfig(updates=216_000, batch_size=100, clip=None, checkpoint_every=1000),
 )
 SMALL = dataclasses.replace(
     TAKE_COVER,
@@ -165,6 +169,11 @@ SMALL = dataclasses.replace(
     "world_models",
     WorldModelsConfig,
     presets={"car_racing": CAR_RACING, "take_cover": TAKE_COVER, "small": SMALL},
+    about={
+        "car_racing": "the published CarRacing: Z 32, C of 867 numbers evolved in the real game",
+        "take_cover": "the published VizDoom TakeCover: Z 64, C of 1,088 numbers evolved in the dream",
+        "small": "learns wm_toolkit/Dodge-v0 on one CPU core in minutes, C in the dream",
+    },
     job=train_in_stages,
 )
 def world_models(spaces: Spaces, config: WorldModelsConfig) -> Agent:
@@ -189,7 +198,8 @@ def world_models(spaces: Spaces, config: WorldModelsConfig) -> Agent:
         spaces, model.features_width, squash=_squash(spaces, config), bias=config.controller_bias
     )
     model.heads["policy"] = controller
-    stages = [_vision(model, config), _memory(model, config), _controller(model, config)]
+    seeing = [] if config.frozen_model else [_vision(model, config), _memory(model, config)]
+    stages = [*seeing, _controller(model, config)]
     return Agent(model, PolicyActor(model), StagedLearner(model, stages))
 
 

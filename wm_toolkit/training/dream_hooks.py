@@ -67,9 +67,13 @@ class DreamReport(Hook):
                 )
             self.sequences = lambda: newest_windows(replay, least=self.context + 1)
 
+    def due(self, trainer: Trainer) -> bool:
+        """Whether this is an `every`-th update, or the last."""
+        return trainer.update % self.every == 0 or trainer.update >= trainer.config.updates
+
     def after_update(self, trainer: Trainer, metrics: Metrics) -> Metrics:
-        """Look on every `every`-th update and on the last."""
-        if trainer.update % self.every and trainer.update < trainer.config.updates:
+        """Look, if it is time to."""
+        if not self.due(trainer):
             return {}
         batch = self.sequences() if callable(self.sequences) else self.sequences
         if batch is None or batch.action.shape[1] <= self.context:

@@ -4,60 +4,50 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from wm_toolkit.agents.agent import Agent
-from wm_toolkit.agents.staged import stage_of
+from wm_toolkit.agents.staged import StagedLearner
 from wm_toolkit.batch import Batch
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
-from wm_toolkit.data.trajectory import OBS
 from wm_toolkit.envs.make import make_vec
 from wm_toolkit.errors import ConfigError, DataError
-from wm_toolkit.models.mdn_rnn import LATENT, MDNRNN
-from wm_toolkit.nn.distributed import processes, rank
+from wm_toolkit.models.mdn_rnn import MDNRNN
+from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
+from wm_toolkit.training import seeding
+from wm_toolkit.training.checkpoints import Checkpoints
 from wm_toolkit.training.collect import Progress, RandomPolicy, collect
 from wm_toolkit.training.config import ReturnConfig, at_least_one
+from wm_toolkit.training.dream_hooks import DreamReport, held_out_windows
 from wm_toolkit.training.experience_config import ExperienceConfig
 from wm_toolkit.training.hooks import Hook
-from wm_toolkit.training.offline import offline_agent, offline_data, protocol_for
-from wm_toolkit.training.trainer import Trainer, TrainResult
+from wm_toolkit.training.offline import OfflineData, offline_agent, offline_data, protocol_for
+from wm_toolkit.training.online import StartFrom
+from wm_toolkit.training.returns import evaluate_otherwise
+from wm_toolkit.training.staged_source import StageData, StagedSource
+from wm_toolkit.training.trainer import CHECKPOINTS, Evaluate, Trainer, TrainResult
 
 ROLLOUTS = "rollouts.h5"
-ENCODED_AT_ONCE = 256  # frames
 
-
-@dataclasses.dataclass(frozen=True)
-class StageData:
-    """What the batches of one stage hold.
-
-    Attributes:
-        updates: of the stage; the last one takes what is left of `train.updates`.
-        length: T.
-        batch_size: B, over all processes.
-        begin: windows begin at "any" row, or at the "first" of an episode.
-        reads: the "frames", what V made of them ("codes"), or "both".
-    """
-
-    updates: int
-    length: int
-    batch_size: int
-    begin: Literal["any", "first"] = "any"
-    reads: Literal["frames", "codes", "both"] = "frames"
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class StagedConfig(ExperienceConfig):
-    """Learns from random rollouts in stages. `train.updates` counts all of them.
+    """Learns from random rollouts in stages. `train.updates` counts the updates of all of them.
+
+    With `frozen_model` the last stage is the only one, and all updates are its own.
 
     Attributes:
         rollouts: episodes that are recorded in the environment before the first update.
@@ -83,6 +73,11 @@ class StagedConfig(ExperienceConfig):
         """What each stage reads, in order."""
         raise ConfigError(f"{type(self).__name__} does not say what its stages are")
 
+    @property
+    def before_last(self) -> int:
+        """Updates of all stages but the last."""
+        return sum(stage.updates for stage in self.stages[:-1])
+
 
 def train_in_stages(
     recipe: str,
@@ -103,42 +98,162 @@ def train_in_stages(
         env: registered id of the environment that is to be mastered; None with `data` takes the data's.
         run_dir: the run folder; the rollouts recorded for it lie there too.
         data: recorded trajectories to learn from instead of new rollouts.
-        init: not taken; stages begin from nothing.
-        hooks: further hooks, such as a progress bar.
+        init: an artefact or a run folder whose weights are the start: all stages go on from them, or, with
+            `frozen_model`, the last alone.
+        hooks: further hooks, such as a progress bar; the model's dreams are looked at in any case, by a
+            `DreamReport` among them or one of our own.
         progress: told how many rollouts are recorded.
 
     Raises:
-        ConfigError: with neither environment nor data, or with `init`.
+        ConfigError: with neither environment nor data; if one is needed for more than rollouts and missing;
+            for a frozen model without `init`.
+        CheckpointError: if the weights of `init` do not fit.
         DataError: if the folder's rollouts were recorded with other settings.
     """
-    if init is not None:
-        raise ConfigError(f"{recipe} learns its stages from nothing; leave init out")
+    config = _named(config, env, data)
+    begun = Checkpoints(Path(run_dir) / CHECKPOINTS).latest() is not None
+    start = None if init is None or begun else StartFrom(init)
+    _refuse(recipe, config, weights=begun or init is not None)
+    if data is None:
+        if start is not None and config.evaluation.env:
+            _refuse_other_weights(recipe, config, start)
+        data = record_rollouts(config, Path(run_dir) / ROLLOUTS, progress)
+    ready = offline_data(data, config)
+    agent = offline_agent(recipe, config, ready)
+    model, learner = agent.model, agent.learner
+    if not (isinstance(model, MDNRNN) and isinstance(learner, StagedLearner)):
+        raise ConfigError(f"{recipe} builds a {type(model).__name__} that does not learn in stages")
+    log.info("updates: %s", _updates(learner, config))
+    own = [] if start is None else [start]
+    trainer = Trainer(
+        agent,
+        StagedSource(ready.train, model, config.stages, seed=config.train.seed),
+        run_dir=run_dir,
+        config=config.train,
+        evaluate=_evaluation(learner, config),
+        hooks=[*own, *_looking(hooks, ready, config.stages), *hooks],
+    )
+    return agent, trainer.train()
+
+
+def _named(config: StagedConfig, env: str | None, data: TrajectoryDataset | None) -> StagedConfig:
+    """The config whose protocol says which environment is meant, and how it is made."""
+    protocol = config.evaluation
+    if env:
+        options = {**config.env_options, **protocol.env_options}
+        protocol = dataclasses.replace(protocol, env=protocol.env or env, env_options=options)
+    if data is not None:
+        protocol = protocol_for(protocol, data)
+    return dataclasses.replace(config, evaluation=protocol)
+
+
+# -- what cannot work is refused before anything is recorded -----------------------------------------
+def _refuse(recipe: str, config: StagedConfig, *, weights: bool) -> None:
+    """Refuse a config that would fail later; `weights` says whether there are any to begin with."""
     if config.frame_skip != 1:
         raise ConfigError(f"{recipe} learns from every frame; frame_skip is {config.frame_skip}")
     if config.actors != "inline":
         raise ConfigError(f"{recipe} records its rollouts itself; actors is {config.actors!r}")
-    config = _named(config, env)
-    if data is None:
-        data = record_rollouts(config, Path(run_dir) / ROLLOUTS, progress)
-    config = dataclasses.replace(config, evaluation=protocol_for(config.evaluation, data))
-    ready = offline_data(data, config)
-    agent = offline_agent(recipe, config, ready)
-    model = agent.model
-    if not isinstance(model, MDNRNN):
-        raise ConfigError(f"{recipe} builds a {type(model).__name__}, which has no stages")
-    source = StagedSource(ready.train, model, config.stages, seed=config.train.seed)
-    trainer = Trainer(agent, source, run_dir=run_dir, config=config.train, hooks=hooks)
-    return agent, trainer.train()
+    if config.frozen_model and not weights:
+        raise ConfigError(
+            "frozen_model trains the behaviour alone, on a world model that stays as it is; say which one "
+            "with --init, an artefact or a run folder, or leave frozen_model off"
+        )
+    if _evaluates(config):
+        _refuse_evaluation(config)
+    if any(stage.plays for stage in config.stages) and not config.evaluation.env:
+        raise ConfigError(
+            f"{recipe} plays in the real environment while it learns (fitness='real'); {NAME_ONE}"
+        )
 
 
-def _named(config: StagedConfig, env: str | None) -> StagedConfig:
-    """The config whose protocol says which environment is meant, and how it is made."""
-    if not env:
-        return config
+NAME_ONE = "name one with --env, or set evaluation.env"
+
+
+def _evaluates(config: StagedConfig) -> bool:
+    return bool(config.train.eval_every) or config.train.keep == "best"
+
+
+def _refuse_evaluation(config: StagedConfig) -> None:
+    """Refuse evaluations without an environment, and those to go by that a run would never come to."""
+    train, before = config.train, config.before_last
+    if not config.evaluation.env:
+        raise ConfigError(
+            f"train.eval_every={train.eval_every} with train.keep={train.keep!r} measures returns in the "
+            f"environment; {NAME_ONE}"
+        )
+    if (train.keep == "best" or train.patience) and train.updates <= before:
+        raise ConfigError(
+            f"train.keep={train.keep!r} with train.patience={train.patience} goes by evaluations, and only "
+            f"the last stage is evaluated: it begins behind update {before:,}, but train.updates is "
+            f"{train.updates:,}; give more"
+        )
+
+
+def _refuse_other_weights(recipe: str, config: StagedConfig, start: StartFrom) -> None:
     protocol = config.evaluation
-    options = {**config.env_options, **protocol.env_options}
-    named = dataclasses.replace(protocol, env=protocol.env or env, env_options=options)
-    return dataclasses.replace(config, evaluation=named)
+    with closing(make_vec(protocol.env, 1, **protocol.env_options)) as envs:
+        spaces = Spaces.of(envs)
+    if config.observations:
+        spaces = spaces.only(config.observations)
+    with seeding.preserved():
+        start.load(build(recipe, spaces, config).model)
+
+
+# -- what happens beside the updates -----------------------------------------------------------------
+def _updates(learner: StagedLearner, config: StagedConfig) -> str:
+    """How many each stage makes, for people: the last one what is left."""
+    left, found = config.train.updates, []
+    for stage in learner.stages:
+        own = left if stage is learner.stages[-1] else min(stage.updates, left)
+        found.append(f"{own:,} of {stage.name}")
+        left -= own
+    return ", ".join(found)
+
+
+def _evaluation(learner: StagedLearner, config: StagedConfig) -> Evaluate | None:
+    """What measures the agent while it trains, if it is asked for: in the last stage, where it acts."""
+    if not _evaluates(config):
+        return None
+
+    def evaluate(agent: Agent) -> Mapping[str, float]:
+        return evaluate_otherwise(agent) if learner.updates > config.before_last else {}
+
+    return evaluate
+
+
+class StageDreams(DreamReport):
+    """Looks at dreams as `DreamReport` does, from the first stage on in which the model dreams.
+
+    The first update of that stage is looked at too, and the last one of every stage from there on.
+
+    Args:
+        sequences: as for `DreamReport`.
+        stages: in order.
+    """
+
+    def __init__(self, sequences: Callable[[], Batch | None], stages: Sequence[StageData]) -> None:
+        super().__init__(sequences)
+        blind = itertools.takewhile(lambda stage: not stage.dreams, stages)
+        self.before = sum(stage.updates for stage in blind)
+        ends = itertools.accumulate(stage.updates for stage in stages[:-1])
+        self.always = {self.before + 1, *ends}
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether there are dreams by now, and it is time to look."""
+        return trainer.update > self.before and (
+            trainer.update in self.always or super().due(trainer)
+        )
+
+
+def _looking(hooks: Sequence[Hook], ready: OfflineData, stages: Sequence[StageData]) -> list[Hook]:
+    """A look at dreams of held-out episodes: by the hooks that are given for it, else one of our own."""
+    windows = held_out_windows(ready)
+    given = [hook for hook in hooks if isinstance(hook, DreamReport)]
+    for hook in given:
+        if hook.sequences is None:
+            hook.sequences = lambda: windows
+    return [] if given else [StageDreams(lambda: windows, stages)]
 
 
 # -- rollouts ----------------------------------------------------------------------------------------
@@ -224,100 +339,3 @@ class StickyPolicy(RandomPolicy):
             new[held] = self._last[held]
         self._last = copy.copy(new)
         return new
-
-
-# -- batches -----------------------------------------------------------------------------------------
-class StagedSource:
-    """The batches that each stage asks for, drawn from (seed, position) alone (a `Source`).
-
-    A window is T consecutive rows, across the ends of episodes: `is_first` says where one begins. So the
-    rows that end an episode come up as often as any other.
-
-    Args:
-        data: recorded trajectories.
-        model: makes codes of the frames, once, when a stage first asks for them.
-        stages: in order; the last one goes on for ever.
-        seed: of the draws.
-    """
-
-    def __init__(
-        self, data: TrajectoryDataset, model: MDNRNN, stages: Sequence[StageData], *, seed: int = 0
-    ) -> None:
-        self.data, self.model, self.stages, self.seed = data, model, tuple(stages), seed
-        self.position = 0
-        lengths = data.episode_lengths
-        begins = np.cumsum(lengths) - lengths
-        self._rows = np.concatenate(
-            [first + np.arange(n) for first, n in zip(data.episode_starts, lengths, strict=True)]
-        )
-        self._first = np.zeros(len(self._rows), bool)
-        self._first[begins] = True
-        self._begins = begins
-        self._codes: Tensor | None = None
-        for stage in self.stages:
-            if len(self._rows) < stage.length or stage.batch_size % processes():
-                raise DataError(
-                    f"{len(self._rows)} rows cannot give {stage}, shared by {processes()} processes"
-                )
-
-    @property
-    def spaces(self) -> Spaces:
-        """What the batches hold."""
-        return self.model.spaces
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        number, _ = stage_of([stage.updates for stage in self.stages], self.position)
-        stage = self.stages[number]
-        rng = np.random.default_rng([self.seed, self.position])
-        self.position += 1
-        if stage.begin == "first":
-            allowed = self._begins[self._begins + stage.length <= len(self._rows)]
-            starts = allowed[rng.integers(len(allowed), size=stage.batch_size)]
-        else:
-            starts = rng.integers(len(self._rows) - stage.length + 1, size=stage.batch_size)
-        share = stage.batch_size // processes()
-        return self._gather(starts[rank() * share :][:share], stage)
-
-    def _gather(self, starts: NDArray[np.int64], stage: StageData) -> Batch:
-        """[B, T] the windows that begin at these places of the stream."""
-        places = starts[:, None] + np.arange(stage.length)
-        rows = self._rows[places]
-        columns = self.data.columns
-        key = self.model.encoder.key
-        frames = {} if stage.reads == "codes" else {key: columns[OBS + key].array[rows]}
-        codes = (
-            {} if stage.reads == "frames" else {LATENT: self._encoded()[torch.as_tensor(places)]}
-        )
-        return Batch(
-            obs={name: torch.from_numpy(np.asarray(x)) for name, x in frames.items()},
-            action=self.spaces.encode_action(columns["action"].array[rows]),
-            is_first=torch.from_numpy(self._first[places]),
-            terminated=torch.from_numpy(np.asarray(columns["terminated"].array[rows])),
-            index=torch.from_numpy(starts),
-            extras=codes,
-        )
-
-    @torch.no_grad()
-    def _encoded(self) -> Tensor:
-        """[rows, 2 Z] what V makes of every frame; V no longer changes when it is asked."""
-        if self._codes is None:
-            encoder, found = self.model.encoder, []
-            frames = self.data.columns[OBS + encoder.key].array
-            for at in range(0, len(self._rows), ENCODED_AT_ONCE):
-                chunk = np.asarray(frames[self._rows[at : at + ENCODED_AT_ONCE]])
-                images = torch.from_numpy(chunk).to(self.model.device)
-                statistics = encoder.statistics(encoder.pixels({encoder.key: images}))
-                found.append(torch.cat(statistics, -1).float().cpu())
-            self._codes = torch.cat(found)
-        return self._codes
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream is."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there."""
-        self.position = state["position"]

@@ -66,7 +66,7 @@ class Trainer:
             by the first process, which then trains alone.
         run_dir: the run folder.
         config: how long and how carefully.
-        evaluate: agent to named numbers; runs in the first process only.
+        evaluate: agent to named numbers, {} while there are none yet; runs in the first process only.
         hooks: called at fixed points, in order.
 
     Attributes:
@@ -112,11 +112,10 @@ class Trainer:
                 "it off"
             )
         self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS, config.keep_checkpoints)
-        self.update = self.best_update = 0
+        self.update = self.best_update = self._evaluations_since_best = 0
         self.best: float | None = None
         self.results: dict[str, float] = {}
         self.measured: Metrics = {}
-        self._evaluations_since_best = 0
         self._log: RunLog | None = None
 
     @property
@@ -221,11 +220,12 @@ class Trainer:
             self._each_hook("before_evaluation")
             if self.evaluate is not None:
                 self.results = self._evaluated()
-                self._write({f"eval/{name}": value for name, value in self.results.items()})
-                self._judge()
+                if self.results or self.ended:
+                    self._write({f"eval/{name}": value for name, value in self.results.items()})
+                    self._judge()
             if self.config.keep == "last":
                 self._save_artefact()
-        if self.evaluate is not None:
+        if self.evaluate is not None and self.results:
             self._each_hook("at_evaluation", self.results)
 
     def _evaluated(self) -> dict[str, float]:

@@ -22,11 +22,11 @@ from wm_toolkit.envs.imagined import WorldModelEnv, WorldModelVectorEnv
 from wm_toolkit.envs.starts import dense_reward
 from wm_toolkit.envs.two_rooms import TwoRooms
 from wm_toolkit.envs.walks import smooth_walks
-from wm_toolkit.errors import ConfigError, SpaceError
+from wm_toolkit.errors import ConfigError, MissingHeadError, SpaceError
 from wm_toolkit.heads.bernoulli import Bernoulli
 from wm_toolkit.heads.image import Image
 from wm_toolkit.models.base import WorldModel
-from wm_toolkit.planning.objective import ActionCost, Goal, Objective, Weighted
+from wm_toolkit.planning.objective import ActionCost, Goal, Objective, Reward, Survival, Weighted
 from wm_toolkit.registry import build, recipe
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import Struct
@@ -294,3 +294,20 @@ def test_what_does_not_fit_is_named(data):
         make().reset(options={"start": 3})
     with pytest.raises(ConfigError, match="unknown reset option 'begin'"):
         make().reset(options={"begin": 0})
+
+
+def test_an_objective_that_the_model_has_no_head_for_is_refused_at_once():
+    model = PointMass()
+    serves = "It serves Goal, ActionCost, and sums"
+    with pytest.raises(MissingHeadError, match=rf"objective=Reward: .* no 'reward' head.*{serves}"):
+        make(model=model, objective=Reward())
+    with pytest.raises(MissingHeadError, match=r"objective=Weighted: .* no 'continue' head"):
+        make(model=model, objective=Weighted([(1.0, AT_ORIGIN), (2.0, Survival())]))
+    with pytest.raises(MissingHeadError, match="no 'reward' head"):
+        WorldModelVectorEnv(3, model=model, objective=Reward(), starts=STARTS)
+    model.heads["continue"] = EndsBeyond(13.0)
+    with pytest.raises(MissingHeadError, match="It serves Goal, ActionCost, Survival, and sums"):
+        make(model=model, objective=Reward())
+    env = make(model=model, objective=Survival())
+    env.reset(seed=0, options={"start": 0})
+    assert env.step(np.zeros(2, np.float32))[1] == 1

@@ -69,6 +69,24 @@ def test_only_vision_learns_at_first_and_the_controller_never_by_gradients():
     assert [stage.name for stage in agent.learner.stages] == ["vision", "memory", "controller"]
 
 
+def test_of_a_frozen_model_the_controller_alone_is_a_stage():
+    agent = build("world_models.small", COVER, frozen_model=True)
+    assert [stage.name for stage in agent.learner.stages] == ["controller"]
+    assert len(agent.config.stages) == 1
+    assert agent.config.before_last == 0
+    assert not any(p.requires_grad for p in agent.model.parameters())
+
+
+def test_stages_say_when_there_is_a_dream_and_when_a_game():
+    assert [stage.dreams for stage in recipe_config("world_models.small").stages] == [
+        False,
+        True,
+        True,
+    ]
+    assert not any(stage.plays for stage in recipe_config("world_models.small").stages)
+    assert [stage.plays for stage in recipe_config("world_models").stages] == [False, False, True]
+
+
 def test_the_recipe_names_the_job_that_trains_it():
     assert RECIPES["world_models"].job is train_in_stages
 

@@ -17,14 +17,8 @@ from wm_toolkit.models.mdn_rnn import LATENT
 from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.training import jobs
 from wm_toolkit.training.hooks import Hook
-from wm_toolkit.training.stages import (
-    ROLLOUTS,
-    StageData,
-    StagedSource,
-    StickyPolicy,
-    record_rollouts,
-    train_in_stages,
-)
+from wm_toolkit.training.staged_source import StageData, StagedSource
+from wm_toolkit.training.stages import ROLLOUTS, StickyPolicy, record_rollouts, train_in_stages
 
 DODGE = "wm_toolkit/Dodge-v0"
 TINY = {
@@ -194,6 +188,35 @@ def test_held_out_episodes_are_never_drawn(rollouts, model):
     assert held_out.num_rows + train.num_rows == rollouts.num_rows
 
 
+def encoded(stream, monkeypatch) -> int:
+    """How many frames V is shown for the next batch."""
+    seen, pixels = [], stream.model.encoder.pixels
+    monkeypatch.setattr(
+        stream.model.encoder, "pixels", lambda obs: seen.append(len(obs["image"])) or pixels(obs)
+    )
+    next(stream)
+    return sum(seen)
+
+
+def test_no_more_frames_are_encoded_than_any_stage_reads(rollouts, model, monkeypatch):
+    dreams = config(frozen_model=True, fitness="dream").stages
+    assert encoded(source(rollouts, model, *dreams), monkeypatch) == len(rollouts)
+    memory = StageData(1, 3, 2, reads="codes")
+    assert encoded(source(rollouts, model, memory), monkeypatch) == rollouts.num_rows
+    real = config(frozen_model=True, fitness="real").stages
+    assert encoded(source(rollouts, model, *real), monkeypatch) == 0
+
+
+def test_codes_of_beginnings_alone_are_those_of_all_frames(rollouts, model):
+    first = StageData(1, 2, 6, "first", "both")
+    alone, among = (
+        next(source(rollouts, model, first)),
+        next(source(rollouts, model, first, StageData(1, 3, 2, reads="codes"))),
+    )
+    assert torch.equal(alone.index, among.index)
+    torch.testing.assert_close(alone.extras[LATENT], among.extras[LATENT], rtol=1e-5, atol=1e-6)
+
+
 def test_more_rows_than_there_are_cannot_be_given(rollouts, model):
     with pytest.raises(DataError, match="rows cannot give"):
         source(rollouts, model, StageData(1, 10_000, 2))
@@ -253,8 +276,6 @@ def test_an_environment_without_pictures_is_refused_before_anything_is_recorded(
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def test_what_this_job_cannot_do_is_refused(tmp_path, rollouts):
-    with pytest.raises(ConfigError, match="leave init out"):
-        train_in_stages("world_models.small", config(), DODGE, tmp_path, init="x")
+def test_what_this_job_cannot_do_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="every frame"):
         train_in_stages("world_models.small", config(frame_skip=2), DODGE, tmp_path)
