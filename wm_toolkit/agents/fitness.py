@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -17,7 +18,9 @@ from wm_toolkit.envs.dream import Termination
 from wm_toolkit.envs.imagined import WorldModelVectorEnv
 from wm_toolkit.envs.latent import LatentObservationVector
 from wm_toolkit.envs.rows import over
+from wm_toolkit.errors import ConfigError
 from wm_toolkit.models.base import WorldModel
+from wm_toolkit.nn.draws import DrawnAmong
 from wm_toolkit.planning.objective import Objective
 
 
@@ -80,14 +83,20 @@ class DreamFitness:
 class EnvFitness:
     """Mean return of policies in a real environment, seen through the model.
 
-    Every member plays `episodes` of them, all members the same ones, all at once.
+    Every member plays `episodes` of them, all members the same ones, `group` side by side. A member's worth
+    does not depend on the size of a group. The environments are opened when they are first needed and used
+    again from then on; `close` closes them, and so does the end of this object or of the process.
 
     Args:
         model: with the policy among its heads.
         open_envs: from a number of rows to a vector environment whose ended rows restart on the next
-            step; called once, when it is first needed.
+            step, and which can be reset with a seed for each row again and again.
         episodes: R.
+        group: the most environments that are open at once.
         policy: name of the head.
+
+    Raises:
+        ConfigError: if episodes or group is below 1.
     """
 
     def __init__(
@@ -96,19 +105,48 @@ class EnvFitness:
         open_envs: Callable[[int], gym.vector.VectorEnv],
         *,
         episodes: int = 16,
+        group: int = 16,
         policy: str = "policy",
     ) -> None:
+        if episodes < 1 or group < 1:
+            raise ConfigError(
+                f"episodes is {episodes} and group {group}; expected at least 1 of each"
+            )
         self.model, self.open_envs = model, open_envs
-        self.episodes, self.policy = episodes, policy
+        self.episodes, self.group, self.policy = episodes, group, policy
         self._envs: LatentObservationVector | None = None
+        self._closing: Callable[[], object] = lambda: None
 
     def __call__(self, members: Tensor, batch: Batch, *, seed: int) -> Tensor:
         """[P] mean over the R episodes of each member; the batch is not needed."""
-        rows = len(members) * self.episodes
-        if self._envs is None or self._envs.num_envs != rows:
-            self._envs = LatentObservationVector(self.open_envs(rows), self.model)
-        obs, _ = self._envs.reset(seed=_shared(seed, rows, self.episodes))
-        return _returns(self._envs, obs, self.model, self.policy, members)
+        total = len(members) * self.episodes
+        seeds, returns = _shared(seed, total, self.episodes), torch.zeros(total, dtype=torch.double)
+        envs = self._opened(min(total, self.group))
+        for first in range(0, total, envs.num_envs):
+            # Whoever is left over in the last group plays its last episode once more.
+            rows = np.minimum(first + np.arange(envs.num_envs), total - 1).tolist()
+            options = {"noise_seed": seeds[0]}
+            with DrawnAmong(total, rows):
+                obs, _ = envs.reset(seed=[seeds[row] for row in rows], options=options)
+                whose = torch.tensor(rows) // self.episodes
+                returns[rows] = _returns(envs, obs, self.model, self.policy, members[whose])
+        return returns.view(len(members), -1).mean(-1)
+
+    def close(self) -> None:
+        """Close the environments; the next call opens them again."""
+        if self._envs is not None:
+            self._closing()
+            self._envs = None
+
+    def _opened(self, rows: int) -> LatentObservationVector:
+        """At least so many environments, those that are open if they are enough."""
+        if self._envs is not None and self._envs.num_envs < rows:
+            self.close()
+        if self._envs is None:
+            envs = self.open_envs(rows)
+            self._closing = weakref.finalize(self, envs.close)
+            self._envs = LatentObservationVector(envs, self.model)
+        return self._envs
 
 
 def member_actions(head: nn.Module, members: Tensor, features: Tensor) -> Tensor:

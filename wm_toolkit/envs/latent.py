@@ -110,11 +110,22 @@ class LatentObservationVector(gym.vector.VectorWrapper):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray, dict[str, Any]]:
-        """Features [N, F] of the first observations of all rows."""
-        if options and "reset_mask" in options:
+        """Features [N, F] of the first observations of all rows.
+
+        Args:
+            seed: as the environment takes it.
+            options: "noise_seed" is that of the model's draws, by default the first row's seed; the others
+                are the environment's.
+
+        Raises:
+            SpaceError: for a "reset_mask".
+        """
+        rest = dict(options or {})
+        if "reset_mask" in rest:
             raise SpaceError("LatentObservationVector resets all rows at once, not a reset_mask")
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._filter.seed(seed)
+        noise_seed = rest.pop("noise_seed", seed)
+        obs, info = self.env.reset(seed=seed, options=rest or None)
+        self._filter.seed(noise_seed)
         self._ended[:] = False
         return self._filter.observe(obs, None, np.ones(self.num_envs, bool)), info
 
