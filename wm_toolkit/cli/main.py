@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from wm_toolkit.errors import UnknownNameError, WmError, did_you_mean
 
@@ -26,7 +30,15 @@ COMMANDS = {
     "check": "run the public checkers on a recipe, agent, planner, data set or environment",
 }
 
-USER_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+USER_ERROR, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
+
+GOES_ON = {
+    "train": "from the last checkpoint",
+    "demo": "from the last checkpoint",
+    "collect": "where it stopped",
+    "convert": "where it stopped",
+}
+"""Where a stopped command goes on when it is given again; the others begin anew."""
 
 HELP = """usage: wm COMMAND [options]
 
@@ -54,14 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        return _run(words)
+        return _orderly(words)
     except WmError as error:
         if traceback:
             raise
         print(f"wm: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("wm: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(stopped(words), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`wm list | head`) has left; Python would complain again when it flushes.
@@ -73,6 +85,64 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"wm: {error}. The same command goes on from what is finished", file=sys.stderr)
         return USER_ERROR
+
+
+def stopped(words: Sequence[str]) -> str:
+    """What is said of a command that was stopped."""
+    place = GOES_ON.get(words[0]) if words else None
+    return f"wm: stopped; the same command goes on {place}" if place else "wm: stopped"
+
+
+# -- SIGTERM ---------------------------------------------------------------------------------------------
+def _orderly(words: list[str]) -> int:
+    """Run one command; if it is told to end, say so and end what it started."""
+    with _termination() as received:
+        try:
+            code = _run(words)
+        except BaseException:
+            # Workers are told to end at the same time, so this may be what became of them.
+            if not received:
+                raise
+        if not received:
+            return code
+        _end_children()
+        print(stopped(words), file=sys.stderr)
+        return TERMINATED
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """Inside, SIGTERM ends this process and those it forks as `sys.exit` does: by their `finally` blocks.
+
+    Otherwise environments that are programs of their own (games, simulators) would stay behind. Yields the
+    signals that have arrived. A second one cuts short what the first began, but not in a forked process,
+    which may be told twice. Where somebody handles the signal already, or in a thread, nothing changes.
+    """
+    received: list[int] = []
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield received
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        received.append(number)
+        if len(received) == 1 or os.getpid() == own:
+            sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_children() -> None:
+    """End the processes that are still at work; Python would wait for them at its exit."""
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def _run(words: list[str]) -> int:

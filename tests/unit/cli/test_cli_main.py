@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 
@@ -94,9 +95,111 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(train, "run", interrupted)
+    assert cli.main(["train"]) == cli.INTERRUPTED
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_command_that_begins_anew_does_not_promise_to_go_on(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(list_command, "run", interrupted)
     assert cli.main(["list"]) == cli.INTERRUPTED
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert capsys.readouterr().err == "wm: stopped\n"
+
+
+RUN = """
+import multiprocessing, os, signal, sys
+from wm_toolkit.cli import main as cli
+from wm_toolkit.cli import train as command
+
+def work(name):
+    try:
+        print(name, "begun", flush=True)
+        signal.pause()
+    finally:
+        print(name, "closed", flush=True)
+
+{rest}
+command.run = run
+sys.exit(cli.main(["train"]))
+"""
+
+ALONE = """
+def run(args):
+    work("it")
+"""
+
+FAILS_ON_THE_WAY_OUT = """
+def run(args):
+    try:
+        work("it")
+    finally:
+        raise BrokenPipeError(32, "a worker has gone")
+"""
+
+WITH_A_CHILD = """
+def run(args):
+    child = multiprocessing.get_context("fork").Process(target=work, args=("child",))
+    child.start()
+    child.join()
+"""
+
+TOLD_AS_A_GROUP = """
+def run(args):
+    child = multiprocessing.get_context("fork").Process(target=twice)
+    child.start()
+    child.join()
+
+def twice():
+    try:
+        work("child")
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("child still closing", flush=True)
+"""
+
+WAYS = {
+    "alone": (ALONE, "it", ["it closed"]),
+    "an error on the way out": (FAILS_ON_THE_WAY_OUT, "it", ["it closed"]),
+    "its child": (WITH_A_CHILD, "child", ["child closed"]),
+    "a child that is told twice": (
+        TOLD_AS_A_GROUP,
+        "child",
+        ["child closed", "child still closing"],
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_command_that_is_told_to_end_closes_what_it_opened(way):
+    rest, name, said = WAYS[way]
+    program = [sys.executable, "-c", RUN.format(rest=rest)]
+    with subprocess.Popen(program, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{name} begun\n"
+        process.terminate()
+        out, err = process.communicate()
+    assert out.splitlines() == said
+    assert err == "wm: stopped; the same command goes on from the last checkpoint\n"
+    assert process.returncode == cli.TERMINATED
+
+
+def test_afterwards_sigterm_means_what_it_meant(monkeypatch):
+    handlers = []
+    monkeypatch.setattr(
+        list_command, "run", lambda args: handlers.append(signal.getsignal(signal.SIGTERM))
+    )
+    for before in (signal.SIG_DFL, signal.SIG_IGN):
+        old = signal.signal(signal.SIGTERM, before)
+        try:
+            assert cli.main(["list"]) == 0
+            assert signal.getsignal(signal.SIGTERM) is before
+        finally:
+            signal.signal(signal.SIGTERM, old)
+    assert callable(handlers[0])
+    assert handlers[1] is signal.SIG_IGN
 
 
 def test_list_names_recipes_presets_planners_formats_and_environments(capsys):
