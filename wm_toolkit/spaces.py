@@ -200,8 +200,9 @@ class Spaces:
             assert self.std is not None
             repeat = self.action_width // len(self.mean)
             return torch.tensor(self.std * repeat), torch.tensor(self.mean * repeat)
-        low = torch.as_tensor(self.action.low, dtype=torch.float32).ravel()
-        high = torch.as_tensor(self.action.high, dtype=torch.float32).ravel()
+        # Copied: the bounds may lie in memory that cannot be written to, as in a Ray worker.
+        low = torch.tensor(self.action.low, dtype=torch.float32).ravel()
+        high = torch.tensor(self.action.high, dtype=torch.float32).ravel()
         bounded = torch.isfinite(low) & torch.isfinite(high) & (high > low)
         scale = torch.where(bounded, (high - low) / 2, 1.0)
         return scale, torch.where(bounded, (high + low) / 2, 0.0)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ROWS = 4
 ADVICE = ("is probably too", "we recommend")
 """What gymnasium says of bounds that its own environments have, too."""
+WRAPPED = "is different from the unwrapped version"
+"""What it says of every environment inside wrappers; what these hand over must be right, too."""
 HEAD = re.compile(r"^(\x1b\[\d+m)*WARN: |\x1b\[\d+m")
 """The colour of gymnasium's warnings, and their first word."""
 
@@ -245,7 +247,10 @@ def check_one_dataset(data: Any) -> list[str]:
 
 
 def check_environment(env: Any) -> list[str]:
-    """Gymnasium's own checker; its warnings count as failures, its taste in spaces is passed on."""
+    """Gymnasium's own checker on the environment with its wrappers, as it is used.
+
+    Its warnings count as failures, its taste in spaces is passed on.
+    """
     from gymnasium.utils.env_checker import check_env
 
     from wm_toolkit.testing.checks import Checks
@@ -255,8 +260,9 @@ def check_environment(env: Any) -> list[str]:
     def check() -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            check_env(env.unwrapped, skip_render_check=True)
-        said = [HEAD.sub("", str(warning.message)) for warning in caught]
+            check_env(env, skip_render_check=True)
+        found = dict.fromkeys(HEAD.sub("", str(warning.message)) for warning in caught)
+        said = [text for text in found if WRAPPED not in text]
         advice.extend(text for text in said if any(part in text for part in ADVICE))
         faults = [text for text in said if text not in advice]
         assert not faults, "; ".join(faults)

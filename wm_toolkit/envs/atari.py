@@ -30,7 +30,7 @@ class Atari(gym.Env):
     next episode is the next life.
 
     Args:
-        game: "Pong", "MsPacman", ...; "ms_pacman" as well.
+        game: "Pong", "MsPacman", ...; "ms_pacman" as well. Ids have one spelling each: "atari/MsPacman".
         image_size: side of the picture, px. 64; 96 for EfficientZero and Dreamer V3's 200M-frame protocol.
         grey: one channel instead of three. Dreamer V2, and V3's 200M-frame protocol.
         action_repeat: frames per action.

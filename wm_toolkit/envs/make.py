@@ -212,13 +212,17 @@ def _explained(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
 def _no_such(name: str) -> str:
     known = list(registry)
     own = {key.partition("/")[2]: key for key in known if "/" in key}
-    hint = (
-        f" Did you mean {own[name]!r}?" if name in own else did_you_mean(name, _near(name, known))
-    )
+    spelt = {_plain(key): key for key in known}
+    same = own.get(name) or spelt.get(_plain(name))  # "TwoRooms-v0", "atari100k/ms_pacman"
+    hint = f" Did you mean {same!r}?" if same else did_you_mean(name, _near(name, known))
     return (
         f"no environment {name!r}.{hint} An environment of another package is known after its "
         'import: make("package:Name-v0")'
     )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _near(name: str, known: list[str]) -> list[str]:

@@ -118,3 +118,14 @@ def test_an_unknown_observation_key_offers_close_ones():
     assert list(spaces.only(["image"]).observation) == ["image"]
     with pytest.raises(SpaceError, match="Did you mean 'image'"):
         spaces.only(["imag"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_bounds_in_memory_that_cannot_be_written_to_are_read_without_a_warning():
+    """As in a worker that shares its memory with others."""
+    box = gs.Box(np.float32([-2, 0]), np.float32([2, 10]))
+    for bound in (box.low, box.high):
+        bound.flags.writeable = False
+    spaces = Spaces({}, box)
+    assert spaces.encode_action(np.float32([[0, 7.5]])).tolist() == [[0.0, 0.5]]
+    assert spaces.decode_action(torch.tensor([[0.0, 0.5]])).tolist() == [[0.0, 7.5]]

@@ -222,3 +222,17 @@ def test_without_the_package_the_command_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'wm_toolkit\[atari\]'"):
         make(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("atari100k/pong", "atari100k/Pong"),
+        ("atari/ms_pacman", "atari/MsPacman"),
+        ("atari100k/up_n_down", "atari100k/UpNDown"),
+        ("atari/montezuma_revenge", "atari/MontezumaRevenge"),
+    ],
+)
+def test_an_id_in_another_spelling_names_the_one_it_means(name, own):
+    with pytest.raises(UnknownNameError, match=rf"'{name}'\. Did you mean '{own}'\?"):
+        make(name)
