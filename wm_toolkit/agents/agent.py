@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from wm_toolkit.errors import CheckpointError, ConfigError, SpaceError
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.nn.modes import evaluating
 from wm_toolkit.registry import RECIPES, build
-from wm_toolkit.spaces import Spaces
+from wm_toolkit.spaces import Spaces, flat_obs
 from wm_toolkit.structs import Struct
 
 
@@ -120,9 +121,11 @@ class Agent:
         """Observe and choose.
 
         Args:
-            obs: a vector environment's observation: array or (nested) dict of arrays [B, ...].
+            obs: a vector environment's observation: array or (nested) dict of arrays [B, ...]. Or that of one
+                environment, without the batch axis: the state is then of one row, and the decision has no
+                batch axis either.
             state: from the previous step, or `initial`.
-            is_first: [B] bool, rows whose episode begins with this observation.
+            is_first: [B] bool, rows whose episode begins with this observation; for one environment a bool.
             explore: act to learn rather than to score.
             generator: source of randomness, on the model's device.
 
@@ -131,16 +134,16 @@ class Agent:
 
         Raises:
             SpaceError: if the observation or `is_first` does not fit.
+
+        Example:
+            >>> obs, _ = env.reset(seed=0)
+            >>> decision, state = agent.act(obs, agent.initial(1), is_first=True)
+            >>> obs, *_ = env.step(agent.spaces.decode_action(decision.action))
+            >>> decision, state = agent.act(obs, state, is_first=False)
         """
-        device = self.model.device
-        seen = {key: value.to(device) for key, value in self.spaces.encode_obs(obs).items()}
-        first = torch.as_tensor(is_first, dtype=torch.bool)
-        latent, action = state.model, state.action
-        if first.shape != (len(action),):
-            raise SpaceError(
-                f"is_first has shape {tuple(first.shape)}, but the state is of {len(action)} rows; expected "
-                "one truth value for each"
-            )
+        device, latent, action = self.model.device, state.model, state.action
+        rows, first, alone = self._rows(obs, is_first, len(action))
+        seen = {key: value.to(device) for key, value in rows.items()}
         if bool(first.any()):
             latent = latent.where(~first, self.model.initial(len(first)))
             action = action * ~first.to(device).unsqueeze(-1)
@@ -154,7 +157,28 @@ class Agent:
                 explore=explore,
                 generator=generator,
             )
-        return decision, AgentState(latent, decision.action, memory)
+        return decision[0] if alone else decision, AgentState(latent, decision.action, memory)
+
+    def _rows(self, obs: Any, is_first: Any, size: int) -> tuple[dict[str, Tensor], Tensor, bool]:
+        """Observations and `is_first` as a batch of `size` rows, and whether they had no batch axis."""
+        flat, first = flat_obs(obs), torch.as_tensor(is_first, dtype=torch.bool)
+        known = self.spaces.observation.items()
+        alone = all(key in flat and np.shape(flat[key]) == space.shape for key, space in known)
+        if alone:
+            flat = {key: np.asarray(value)[None] for key, value in flat.items()}
+            first = first.reshape(-1)
+            if size != 1:
+                raise SpaceError(
+                    f"the observation is that of one environment, but the state is of {size} rows; begin "
+                    "with initial(1)"
+                )
+        encoded = self.spaces.encode_obs(flat)
+        if first.shape != (size,):
+            raise SpaceError(
+                f"is_first has shape {tuple(first.shape)}, but the state is of {size} rows; expected one "
+                "truth value for each"
+            )
+        return encoded, first, alone
 
     def learn(self, batch: Batch) -> Metrics:
         """One update on a batch [B, T].
