@@ -1,8 +1,9 @@
-"""CarRacing: frames collected here teach V and M for a few updates, and M dreams on."""
+"""CarRacing: frames collected here teach V to see and M to dream on, in a few seconds."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +14,29 @@ with warnings.catch_warnings():
     pytest.importorskip("Box2D")
 pytest.importorskip("cma")
 
-import gymnasium as gym
-
+from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.envs.car_racing import ROAD, CroppedImages, car_racing
 from wm_toolkit.envs.two_rooms import TwoRooms
 from wm_toolkit.errors import SpaceError
+from wm_toolkit.heads.normal import Normal
 from wm_toolkit.registry import recipe_config
-from wm_toolkit.training.stages import train_in_stages
+from wm_toolkit.render.open_loop import observation_errors, open_loop
+from wm_toolkit.training.seeding import own_stream
+from wm_toolkit.training.stages import ROLLOUTS, train_in_stages
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*pkg_resources"),
 ]
-CAR = "wm_toolkit/CarRacing-v0"
+RECIPE, CAR = "world_models.car_racing", "wm_toolkit/CarRacing-v0"
 
 
 def test_the_instruments_are_cut_off_and_the_rest_is_64_px():
     env = car_racing()
     seen, _ = env.reset(seed=0)
     assert seen.shape == env.observation_space.shape == (64, 64, 3)
-    whole = env.unwrapped.render() if env.render_mode else env.unwrapped._render("state_pixels")
+    core: Any = env.unwrapped
+    whole = core.render() if env.render_mode else core._render("state_pixels")
     above = whole[:ROAD].reshape(ROAD, 96, 3).mean((0, 1))
     np.testing.assert_allclose(seen.mean((0, 1)), above, atol=1.0)
     env.close()
@@ -43,48 +47,51 @@ def test_what_has_fewer_rows_is_not_cropped():
         CroppedImages(TwoRooms(), ROAD)
 
 
-def test_vision_and_memory_learn_from_its_frames_and_dream(tmp_path):
-    config = recipe_config(
-        "world_models.car_racing",
-        rollouts=2,
-        rollout_steps=25,
-        envs=1,
-        depth=4,
-        width=16,
-        vision_updates=8,
-        vision_batch=8,
-        memory_updates=8,
-        sequence=12,
-        train__batch_size=2,
-        train__updates=16,
-        train__log_every=1,
-    )
-    agent, _ = train_in_stages("world_models.car_racing", config, CAR, tmp_path)
-    lines = [
-        line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if "loss/" in line
-    ]
-    assert len(lines) == 16
-    rng = torch.Generator().manual_seed(0)
-    frames = torch.from_numpy(np.asarray(_frames(tmp_path)))
-    state = agent.model.observe(
-        agent.model.initial(2), torch.zeros(2, 3), {"image": frames}, generator=rng
-    )
-    with torch.no_grad():
-        dreamt = agent.model.rollout(state, torch.zeros(2, 1, 5, 3), generator=rng)
-        pictures = agent.model.predict("decoder", dreamt).uint8
-    assert pictures.shape == (2, 1, 5, 64, 64, 3)
-    assert pictures.float().std() > 0
-    assert (dreamt.z[:, 0, 1:] != dreamt.z[:, 0, :-1]).any()
-    decision = agent.actor.act(state, {}, None, is_first=torch.ones(2, dtype=torch.bool))[0]
+SIZE = {"depth": 8, "latent": 16, "width": 64, "log_variance": -4.0}
+STAGES = {"vision_updates": 150, "vision_batch": 16, "vision_rate": 3e-3}
+STAGES |= {"memory_updates": 100, "memory_rate": 1e-2, "sequence": 30}
+ROWS = 61  # of every rollout
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """An agent without its controller, and the rollouts [4, 61] it learnt from."""
+    run = tmp_path_factory.mktemp("run")
+    few = {"rollouts": 4, "rollout_steps": ROWS - 1, "envs": 2}
+    config = recipe_config(RECIPE, **few, **SIZE, **STAGES, train__batch_size=8, train__updates=250)
+    agent, _ = train_in_stages(RECIPE, config, CAR, run)
+    data = TrajectoryDataset.load(run / ROLLOUTS)
+    return agent, data.windows(ROWS, spaces=agent.spaces).gather(range(4))
+
+
+@torch.no_grad()
+def test_vision_learns_to_see_its_frames(learnt):
+    agent, batch = learnt
+    pixels = agent.model.encoder.pixels(batch.obs)
+    average = (pixels - pixels.mean((0, 1))).square().sum((-3, -2, -1)).mean()
+    with own_stream(0):
+        assert agent.model.vision_loss(batch)["reconstruction"].mean() < 0.5 * average
+
+
+@torch.no_grad()
+def test_memory_learns_what_comes_next(learnt):
+    agent, batch = learnt
+    with own_stream(0):
+        z = agent.model.posterior(batch).sample()[:, 1:]
+        learnt_loss = agent.model.memory_loss(batch)["transition"].mean()
+    constant = Normal(z.mean((0, 1)), z.std((0, 1))).loss(z).mean() / agent.model.latent
+    assert learnt_loss < constant - 0.2
+
+
+def test_the_camera_flies_down_in_a_dream_too(learnt):
+    agent, batch = learnt
+    error = observation_errors(agent.model, open_loop(agent.model, batch, context=15))["image"]
+    assert error.model[19] < 0.5 * error.copy[19], "the last frame stays"
+
+
+def test_an_unevolved_controller_goes_straight_on(learnt):
+    agent, batch = learnt
+    state = agent.model.observe_sequence(batch)[:, -1]
+    decision, _ = agent.actor.act(state, {}, None, is_first=torch.ones(4, dtype=torch.bool))
     raw = agent.spaces.decode_action(decision.action)
-    np.testing.assert_allclose(
-        raw, [[0, 0.5, 0]] * 2, atol=1e-6
-    )  # a controller that was not evolved
-    assert isinstance(agent.spaces.action, gym.spaces.Box)
-
-
-def _frames(run) -> np.ndarray:
-    from wm_toolkit.data.dataset import TrajectoryDataset
-
-    data = TrajectoryDataset.load(run / "rollouts.h5")
-    return data.columns["obs/image"].array[data.episode_starts]
+    np.testing.assert_allclose(raw, [[0, 0.5, 0]] * 4, atol=1e-6)

@@ -2,12 +2,11 @@
 
 Trains every seed from scratch (random rollouts, V, M, and a controller evolved in dreams alone), plays 100
 real episodes with it and with uniformly random actions, and writes one JSON line a seed into
-tests/learning/results/dodge_in_the_dream.jsonl, curves included.
+tests/learning/results/dodge_in_the_dream.jsonl, in place of the seed's older one, curves included.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from imagination import write
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.registry import recipe_config
@@ -49,6 +49,7 @@ def played(seed: int, run: Path, cpu_seconds: float) -> dict[str, Any]:
     agent = Agent.from_pretrained(run)
     rows = [row for row in read_metrics(run / METRICS) if row["update"] % EVERY == 0]
     return {
+        "case": RECIPE,
         "seed": seed,
         "controller": evaluate_returns(agent).to_json(),
         "random": evaluate_returns(random_agent(agent)).to_json(),
@@ -66,8 +67,7 @@ def main(seeds: list[int]) -> None:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             result = measure(seed, Path(folder))
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        write(result, RESULTS)
 
 
 if __name__ == "__main__":
