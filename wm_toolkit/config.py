@@ -45,6 +45,25 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     return _replace(config, changes, "")
 
 
+def check_ranges(config: Any, **allowed: str) -> None:
+    """Refuse numbers out of range; fields that are None pass.
+
+    Args:
+        config: a config dataclass.
+        allowed: the interval of a field, as mathematics writes it: `lam="[0, 1]"`, `lr="(0, inf)"`.
+
+    Raises:
+        ConfigError: naming the first field that is out of range, its value and the range.
+    """
+    for name, interval in allowed.items():
+        value = getattr(config, name)
+        low, high = (float(bound) for bound in interval[1:-1].split(","))
+        above = value is None or (value >= low if interval[0] == "[" else value > low)
+        below = value is None or (value <= high if interval[-1] == "]" else value < high)
+        if not (above and below):
+            raise ConfigError(f"{type(config).__name__}.{name} is {value}, expected in {interval}")
+
+
 def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     """All changes of one level at once, so that fields which must agree may change together."""
     hints = typing.get_type_hints(type(config))

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wm_toolkit.agents.behaviour import BehaviourConfig, Dream, Score, score
 from wm_toolkit.agents.model_learner import Program
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.data.tables import ColumnSpec
-from wm_toolkit.errors import ConfigError
+from wm_toolkit.errors import ConfigError, DataError
 from wm_toolkit.heads.base import Output
 from wm_toolkit.losses.returns import ReturnScale
 from wm_toolkit.models.dreamer import Dreamer, without_first
@@ -51,7 +52,7 @@ class ActorCritic(Program):
         missing = set(self.taught) - set(model.heads)
         if missing:
             raise ConfigError(f"the model has no head {sorted(missing)}; the behaviour needs both")
-        self.config = config or BehaviourConfig()
+        self.config = (config or BehaviourConfig()).resolved(model.discount)
         self.stored_latents = stored_latents
         self.share = self.config.reinforced(discrete=model.spaces.discrete)
         self.slow: nn.Module | None = None
@@ -215,12 +216,24 @@ class ActorCritic(Program):
         return loss + self.config.slow_pull * value.loss(steady)
 
     def _replayed(self, batch: Batch, posterior: Latent, bootstrap: Tensor) -> Tensor:
-        """[B, T - 1] the critic's loss on recorded rewards, bootstrapped by dreamt returns [B, T]."""
+        """[B, T - 1] the critic's loss on recorded rewards, bootstrapped by dreamt returns [B, T].
+
+        What the critic says in row t is judged from row t + 1 on: that is the row `reduce` weighs it by.
+
+        Raises:
+            DataError: if the batch does not say where episodes end.
+        """
+        gamma = self.config.replay_discount
         assert batch.reward is not None
-        assert batch.terminated is not None
-        ended = batch.terminated if batch.truncated is None else batch.terminated | batch.truncated
-        live = (~batch.terminated[:, 1:]).float() * self.config.replay_discount
-        lam = (~ended[:, 1:]).float() * self.config.lam
+        assert gamma is not None
+        if batch.terminated is None:
+            raise DataError(
+                "the batch does not say where episodes end (Batch.terminated is None), and the value of "
+                "replayed rows depends on it; give it, or set behaviour.replay_value to 0"
+            )
+        last = _last(batch, batch.terminated)
+        live = (~batch.terminated[:, 1:]).float() * gamma
+        lam = (~last[:, 1:]).float() * self.config.lam
         returns, current = [], bootstrap[:, -1]
         direct = batch.reward[:, 1:] + live * (1 - lam) * bootstrap[:, 1:]
         for t in range(direct.shape[1] - 1, -1, -1):
@@ -229,7 +242,20 @@ class ActorCritic(Program):
         features = self.model.features(posterior)[:, :-1]
         value = self.model.heads["value"](features)
         loss = self._critic_loss(value, features, torch.stack(returns[::-1], 1))
-        return (~ended[:, :-1]).float() * loss
+        return (~last[:, :-1]).float() * loss
+
+
+def _last(batch: Batch, terminated: Tensor) -> Tensor:
+    """[B, T] the last known row of an episode, whose value cannot be learnt from what follows; and padding.
+
+    The episode ended there, or was abandoned (the next row begins another one), or padding follows. A
+    window's own last row is not marked.
+    """
+    last = terminated if batch.truncated is None else terminated | batch.truncated
+    behind = batch.is_first[:, 1:]
+    if batch.mask is not None:
+        last, behind = last | ~batch.mask, behind | ~batch.mask[:, 1:]
+    return last | functional.pad(behind, (0, 1))
 
 
 def _read(head: nn.Module, features: Features, what: str = "mean") -> Tensor:

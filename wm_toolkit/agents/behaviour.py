@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from wm_toolkit.config import check_ranges
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.heads.base import Output
 from wm_toolkit.losses.returns import lambda_return
@@ -31,8 +32,8 @@ class BehaviourConfig:
             (V2, V3's preprint).
         go_on: what of the "continue" head counts: its "mean", the probability; or its "mode" (V3's
             preprint).
-        but_last: no dream begins with a sequence's last state, which may be terminal (V1's code where it
-            predicts endings).
+        but_last: no dream begins with a sequence's last state, which may be terminal; None leaves that to
+            the recipe (V1's code: where it predicts endings; all others begin with every state).
         estimator: gradient of the actor: "reinforce", "dynamics" through the model, or a mixture of
             "both"; "auto" is "reinforce" for choices and "dynamics" for numbers (V2's code, V3's preprint).
         mix: share of "reinforce" in "both" (V2's code: 0.9).
@@ -46,7 +47,7 @@ class BehaviourConfig:
         slow_pull: weight of the critic's pull towards the slow critic (V3).
         replay_value: weight of the critic's loss along the replayed sequence, which also shapes the
             model (V3); 0 has none. Its discount is `replay_discount`.
-        replay_discount: gamma of the replayed sequence.
+        replay_discount: gamma of the replayed sequence; None takes that of the dreams.
 
     Raises:
         ConfigError: for a number out of range, or options that exclude each other.
@@ -58,7 +59,7 @@ class BehaviourConfig:
     returns: Literal["next", "own", "dreamt"] = "next"
     start: Literal["predicted", "recorded"] = "predicted"
     go_on: Literal["mean", "mode"] = "mean"
-    but_last: bool = False
+    but_last: bool | None = None
     estimator: Estimator = "reinforce"
     mix: float = 0.9
     dynamics_of: Literal["return", "advantage"] = "return"
@@ -69,19 +70,37 @@ class BehaviourConfig:
     slow_targets: bool = False
     slow_pull: float = 1.0
     replay_value: float = 0.3
-    replay_discount: float = 1 - 1 / 333
+    replay_discount: float | None = None
 
     def __post_init__(self) -> None:
-        least = 1 if self.returns == "next" else 2
-        if self.horizon < least or self.slow_every < 1:
-            raise ConfigError(
-                f"horizon is {self.horizon} and slow_every {self.slow_every}, expected at least {least} "
-                f"with returns={self.returns!r}, and at least 1"
-            )
+        least = 1 if self.returns == "next" else 2  # the others need a state to judge an action by
+        check_ranges(
+            self,
+            horizon=f"[{least}, inf)",
+            lam="[0, 1]",
+            discount="(0, 1]",
+            mix="[0, 1]",
+            entropy="[0, inf)",
+            slow_rate="[0, 1]",
+            slow_every="[1, inf)",
+            slow_pull="[0, inf)",
+            replay_value="[0, inf)",
+            replay_discount="(0, 1]",
+        )
         if self.but_last and self.replay_value:
             raise ConfigError(
                 "replay_value needs a dream from every state, so it cannot go with but_last=True"
             )
+
+    def resolved(self, discount: float) -> BehaviourConfig:
+        """These settings with a `replay_discount`, which is the dreams' gamma where none was given.
+
+        Args:
+            discount: what the model's "continue" head learns for a state that is not terminal.
+        """
+        if self.replay_discount is not None:
+            return self
+        return dataclasses.replace(self, replay_discount=self.discount * discount)
 
     def reinforced(self, *, discrete: bool) -> float:
         """The share of "reinforce" in the actor's gradient."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wm_toolkit.errors import SpaceError
+from wm_toolkit.heads.observations import Vector
 from wm_toolkit.heads.twohot import symlog
 from wm_toolkit.nn.image import to_float
 from wm_toolkit.spaces import Spaces, is_image
@@ -21,14 +21,16 @@ def image_keys(spaces: Spaces) -> list[str]:
     return [key for key in sorted(spaces.observation) if is_image(spaces.observation[key])]
 
 
-def vector_widths(spaces: Spaces) -> dict[str, int]:
-    """Width of every other observation as numbers, sorted by name; a choice among n becomes n.
+def vectors_of(spaces: Spaces) -> dict[str, Vector]:
+    """How every other observation becomes flat, sorted by name.
+
+    A Box of any shape is its numbers side by side, a MultiBinary its bits; a choice among n becomes n.
 
     Raises:
-        SpaceError: naming an observation that is neither numbers nor one choice.
+        SpaceError: naming an observation of another kind, or one whose choices do not count from 0.
     """
     return {
-        key: _width(key, space)
+        key: _vector(key, space)
         for key, space in sorted(spaces.observation.items())
         if not is_image(space)
     }
@@ -52,34 +54,20 @@ def channels(spaces: Spaces) -> int:
     return sum(shape[-1] for shape in shapes.values())
 
 
-def choice_keys(spaces: Spaces) -> frozenset[str]:
-    """Names of the observations that are one choice among several."""
-    chosen = gym.spaces.Discrete
-    return frozenset(k for k, space in spaces.observation.items() if isinstance(space, chosen))
-
-
-def vectors(
-    obs: Mapping[str, Tensor],
-    widths: Mapping[str, int],
-    choices: frozenset[str],
-    *,
-    squash: bool,
+def side_by_side(
+    obs: Mapping[str, Tensor], vectors: Mapping[str, Vector], *, squash: bool
 ) -> Tensor:
-    """All but the images side by side, [..., sum of widths] float.
+    """All but the images, [..., sum of widths] float.
 
     Args:
         obs: [..., *shape] per key.
-        widths: from `vector_widths`.
-        choices: from `choice_keys`; these become one-hot.
-        squash: symlog of what is not a choice.
+        vectors: from `vectors_of`.
+        squash: symlog of numbers; not of choices and bits.
     """
     parts = []
-    for key, width in widths.items():
-        if key in choices:
-            parts.append(functional.one_hot(obs[key].long(), width).float())
-            continue
-        flat = obs[key].float()
-        parts.append(symlog(flat) if squash else flat)
+    for key, vector in vectors.items():
+        flat = vector.flat(obs[key])
+        parts.append(symlog(flat) if squash and not vector.groups and not vector.bits else flat)
     return torch.cat(parts, -1)
 
 
@@ -129,8 +117,7 @@ class ObservationEncoder(nn.Module):
         bits: int = 8,
     ) -> None:
         super().__init__()
-        self.images, self.widths = image_keys(spaces), vector_widths(spaces)
-        self.choices = choice_keys(spaces)
+        self.images, self.vectors = image_keys(spaces), vectors_of(spaces)
         self.image, self.vector, self.squash = image, vector, squash
         self.image_size, self.mean, self.std = image_size, image_mean, image_std
         self.bits = bits
@@ -140,8 +127,7 @@ class ObservationEncoder(nn.Module):
         """[..., *shape] per key to [..., E]."""
         parts = []
         if self.vector is not None:
-            found = vectors(obs, self.widths, self.choices, squash=self.squash)
-            parts.append(self.vector(found))
+            parts.append(self.vector(side_by_side(obs, self.vectors, squash=self.squash)))
         if self.image is not None:
             floats = torch.cat([self._floats(obs[key]) for key in self.images], -3)
             lead = floats.shape[:-3]
@@ -163,16 +149,20 @@ class ObservationEncoder(nn.Module):
         return to_float(images, size=self.image_size, mean=mean, std=std)
 
 
-def _width(key: str, space: gym.Space) -> int:
-    if isinstance(space, gym.spaces.Discrete):
-        if space.start:
+def _vector(key: str, space: gym.Space) -> Vector:
+    if isinstance(space, gym.spaces.Box):
+        return Vector(space.shape)
+    if isinstance(space, gym.spaces.MultiBinary):
+        return Vector(space.shape, bits=True)
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        one = isinstance(space, gym.spaces.Discrete)
+        count = [space.n] if one else space.nvec.ravel()
+        if np.any(space.start):
             raise SpaceError(
-                f"observation {key!r} counts from {space.start}; wrap the environment so that it counts "
-                "from 0"
+                f"observation {key!r} counts from {space.start}; wrap the environment so that it counts from 0"
             )
-        return int(space.n)
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        return math.prod(space.shape)
+        return Vector(space.shape or (), tuple(int(n) for n in count))
     raise SpaceError(
-        f"observation {key!r} is {space}; expected an image, a vector (Box of one axis) or a Discrete"
+        f"observation {key!r} is {space}; expected an image, a Box of numbers, a Discrete, a MultiDiscrete or "
+        "a MultiBinary"
     )

@@ -46,6 +46,19 @@ class Bernoulli:
         return -self.log_prob(target)
 
 
+@dataclasses.dataclass(frozen=True)
+class Bits(Bernoulli):
+    """Independent bits over the last axis of `logit` [..., n], scored together."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """[...] log-likelihood of bits [..., n], summed over them."""
+        return super().log_prob(x).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, summed over the bits."""
+        return super().entropy().sum(-1)
+
+
 class BernoulliHead(nn.Module):
     """MLP from features [..., F] to a Bernoulli over [...]."""
 

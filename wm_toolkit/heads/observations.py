@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,13 +11,49 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wm_toolkit.errors import SpaceError
+from wm_toolkit.heads.bernoulli import Bits
 from wm_toolkit.heads.image import Image
 from wm_toolkit.heads.normal import Normal
 from wm_toolkit.heads.onehot import OneHot
 from wm_toolkit.heads.squared import squared
 from wm_toolkit.nn.image import resized
 
-Part = Image | Normal | OneHot
+Part = Image | Normal | OneHot | Bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """How an observation that is no image is read: as numbers, as bits, or as choices.
+
+    Attributes:
+        shape: of the observation.
+        groups: classes of each of its choices; () for numbers and bits.
+        bits: whether all its numbers are 0 or 1.
+    """
+
+    shape: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    bits: bool = False
+
+    @property
+    def width(self) -> int:
+        """V: of what is read."""
+        return sum(self.groups) or math.prod(self.shape)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """[..., *shape] to [..., V] float: numbers side by side, choices as one-hot."""
+        lead = x.shape[: x.ndim - len(self.shape)]
+        if not self.groups:
+            return x.float().reshape(*lead, self.width)
+        each = x.long().reshape(*lead, len(self.groups)).unbind(-1)
+        hot = [functional.one_hot(c, n) for c, n in zip(each, self.groups, strict=True)]
+        return torch.cat(hot, -1).float()
+
+    def read(self, raw: Tensor, *, squash: bool, scale: float) -> Part:
+        """What a network says [..., V], as an output over flat observations; see `ObservationHead`."""
+        if self.groups:
+            return OneHot(raw, self.groups)
+        return Bits(raw) if self.bits else squared(raw, squash=squash, scale=scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +74,12 @@ class Observations:
     """One output for every observation.
 
     Attributes:
-        parts: by observation key.
+        parts: by observation key; over [..., V] of what is no image.
+        vectors: how these become flat; one that is not named here is flat already.
     """
 
     parts: Mapping[str, Part]
+    vectors: Mapping[str, Vector] = dataclasses.field(default_factory=dict)
 
     @property
     def picture(self) -> Image:
@@ -78,11 +117,11 @@ class Observations:
 
     def losses(self, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[...] of every observation [..., *shape]."""
-        return {key: part.loss(_code(part, target[key])) for key, part in self.parts.items()}
+        return {key: part.loss(self._flat(key, target[key])) for key, part in self.parts.items()}
 
     def log_prob(self, x: Mapping[str, Tensor]) -> Tensor:
         """[...] of all observations together."""
-        terms = [part.log_prob(_code(part, x[key])) for key, part in self.parts.items()]
+        terms = [part.log_prob(self._flat(key, x[key])) for key, part in self.parts.items()]
         return torch.stack(terms).sum(0)
 
     def entropy(self) -> Tensor:
@@ -93,12 +132,8 @@ class Observations:
         """[...] of all observations together."""
         return torch.stack(list(self.losses(target).values())).sum(0)
 
-
-def _code(part: Part, x: Tensor) -> Tensor:
-    """A choice [...] as one-hot; anything else as it is."""
-    if isinstance(part, OneHot):
-        return functional.one_hot(x.long(), part.logits.shape[-1]).float()
-    return x
+    def _flat(self, key: str, x: Tensor) -> Tensor:
+        return self.vectors[key].flat(x) if key in self.vectors else x
 
 
 class ObservationHead(nn.Module):
@@ -108,10 +143,10 @@ class ObservationHead(nn.Module):
         images: (h, w, C) of every image observation, stacked in this order.
         image: [n, F] to [n, sum of channels, size, size], resized to the observations; None without
             images.
-        choices: which of them are one choice, not numbers.
+        vectors: how the others become flat; one that is not named here is a vector of numbers.
         trunk: [..., F] to [..., U]; None without vectors.
-        reads: a linear layer [..., U] to [..., width] for each of them.
-        squash: vectors are read in symlog space (Dreamer V3).
+        reads: a linear layer [..., U] to [..., V] for each of them.
+        squash: numbers are read in symlog space (Dreamer V3).
         offset: added to an image that is not squeezed by a sigmoid; None takes the sigmoid.
         scale: of every squared error.
     """
@@ -121,7 +156,7 @@ class ObservationHead(nn.Module):
         *,
         images: Mapping[str, tuple[int, int, int]] | None = None,
         image: nn.Module | None = None,
-        choices: frozenset[str] = frozenset(),
+        vectors: Mapping[str, Vector] | None = None,
         trunk: nn.Module | None = None,
         reads: Mapping[str, nn.Module] | None = None,
         squash: bool = True,
@@ -130,7 +165,7 @@ class ObservationHead(nn.Module):
     ) -> None:
         super().__init__()
         self.images, self.image = dict(images or {}), image
-        self.trunk, self.choices, self.squash = trunk, choices, squash
+        self.trunk, self.vectors, self.squash = trunk, dict(vectors or {}), squash
         self.reads = nn.ModuleDict(dict(reads or {}))
         self.offset, self.scale = offset, scale
 
@@ -144,7 +179,7 @@ class ObservationHead(nn.Module):
             parts |= {
                 key: self._read(key, read(hidden).float()) for key, read in self.reads.items()
             }
-        return Observations(parts)
+        return Observations(parts, self.vectors)
 
     def _pictures(self, features: Tensor) -> dict[str, Part]:
         assert self.image is not None
@@ -156,6 +191,5 @@ class ObservationHead(nn.Module):
         return {k: Picture(p, self.scale) for k, p in zip(self.images, stacked, strict=True)}
 
     def _read(self, key: str, raw: Tensor) -> Part:
-        if key in self.choices:
-            return OneHot(raw, (raw.shape[-1],))
-        return squared(raw, squash=self.squash, scale=self.scale)
+        vector = self.vectors.get(key, Vector(raw.shape[-1:]))
+        return vector.read(raw, squash=self.squash, scale=self.scale)

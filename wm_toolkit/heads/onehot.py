@@ -45,7 +45,7 @@ class OneHot:
             probs = logits.softmax(-1)
             flat = probs.detach().reshape(-1, probs.shape[-1])
             index = torch.multinomial(flat, 1, generator=generator).reshape(probs.shape[:-1])
-            return _one_hot(index, probs) + probs - probs.detach()
+            return _one_hot(index, probs) + (probs - probs.detach())
 
         return self._each(draw)
 

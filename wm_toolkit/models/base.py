@@ -202,8 +202,8 @@ class WorldModel(nn.Module, ABC, Generic[StateT]):
         """Observations off the "decoder" head, in the form in which the environment hands them over.
 
         Returns:
-            [..., *shape] per key: uint8 images [..., h, w, C], the likeliest of choices as int64, the
-            expectation of numbers.
+            [..., *shape] per key: uint8 images [..., h, w, C], the likeliest of choices as int64 and of
+            bits as int8, the expectation of numbers.
 
         Raises:
             MissingHeadError: if there is no such head.
@@ -247,15 +247,26 @@ def _observed(part: Output, space: gym.Space | None) -> Tensor:
     """A decoded observation [..., *shape] as it would be seen; without a space it is an image."""
     if isinstance(space, gym.spaces.Discrete):
         return part.mode.argmax(-1)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        each = part.mode.split(space.nvec.ravel().tolist(), -1)
+        return _shaped(torch.stack([one.argmax(-1) for one in each], -1), space)
+    if isinstance(space, gym.spaces.MultiBinary):
+        return _shaped(part.mode.to(torch.int8), space)
     if space is None or is_image(space):
         return part.mean.clamp(0, 1).mul(255).round().to(torch.uint8)
     if isinstance(space, gym.spaces.Box) and space.dtype.kind in "iub":
-        return _counted(part.mean, space)
-    return part.mean
+        return _counted(_shaped(part.mean, space), space)
+    return part.mean if space is None else _shaped(part.mean, space)
+
+
+def _shaped(flat: Tensor, space: gym.Space) -> Tensor:
+    """[..., V] numbers side by side as [..., *shape] of the space."""
+    shape = tuple(space.shape or ())
+    return flat if len(shape) == 1 else flat.reshape(*flat.shape[:-1], *shape)
 
 
 def _counted(mean: Tensor, space: gym.spaces.Box) -> Tensor:
-    """[..., n] the nearest whole numbers or flags of a space."""
+    """[..., *shape] the nearest whole numbers or flags of a space."""
     low, high = (
         torch.from_numpy(bound.astype(np.float32)).to(mean) for bound in (space.low, space.high)
     )

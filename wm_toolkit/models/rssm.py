@@ -217,6 +217,15 @@ class Core(nn.Module, ABC):
         """The cell, which a compiler may take by itself."""
 
 
+def bounded(action: Tensor) -> Tensor:
+    """[..., A] with numbers beyond [-1, 1] scaled back to its ends, without gradient through the scale.
+
+    Dreamer V3's policy draws numbers without bounds and the environment clips them: so the model sees
+    what was done (Hafner et al. 2023, `action_clip`, and 2025).
+    """
+    return action / action.detach().abs().clamp(min=1.0)
+
+
 class BlockCore(Core):
     """Dreamer V3's core: three embeddings of width U, mixed by a block-diagonal GRU.
 
@@ -244,7 +253,7 @@ class BlockCore(Core):
 
     def embed(self, action: Tensor) -> Tensor:
         """[..., A] to [..., U]; actions beyond [-1, 1] are scaled back, without gradient."""
-        return self.action(action / action.detach().abs().clamp(min=1.0))
+        return self.action(bounded(action))
 
     def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """[B, D]."""
@@ -268,11 +277,14 @@ class DenseCore(Core):
         cell: GRU (x [B, U], h [B, D]) -> [B, D].
         layer: [..., Z + A] to [..., U].
         width: D.
+        bound: scale actions beyond [-1, 1] back (V3's preprint, whose policy is not squashed).
     """
 
-    def __init__(self, cell: nn.Module, layer: nn.Module, width: int) -> None:
+    def __init__(
+        self, cell: nn.Module, layer: nn.Module, width: int, *, bound: bool = False
+    ) -> None:
         super().__init__()
-        self.cell, self.layer, self.width = cell, layer, width
+        self.cell, self.layer, self.width, self.bound = cell, layer, width, bound
 
     @property
     def recurrent(self) -> nn.Module:
@@ -280,8 +292,8 @@ class DenseCore(Core):
         return self.cell
 
     def embed(self, action: Tensor) -> Tensor:
-        """[..., A] as it is."""
-        return action
+        """[..., A] as it is, or bounded."""
+        return bounded(action) if self.bound else action
 
     def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """[B, D]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from wm_toolkit.errors import PlanError
 from wm_toolkit.planning.noise import block_noise
 from wm_toolkit.planning.problem import Problem
 from wm_toolkit.planning.sampling import AdaptivePlanner
-from wm_toolkit.planning.settings import at_least
+from wm_toolkit.planning.settings import at_least, one_of
 from wm_toolkit.structs import Struct
 
 
@@ -39,6 +40,10 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
         warm_std: the same for steps that a warm start knows; None takes `init_std`. A smaller one looks
             near the plan that is carried over, so that with a tolerance few iterations are needed.
         min_std: the deviation never falls below.
+        least: how `min_std` keeps it from falling: as a "floor", or its square "added" to the variance
+            (PlaNet's code: 1e-6).
+        mean_candidate: the present mean is a candidate, so that no iteration is a step back; PlaNet's code
+            has it not.
         noise_exponent: candidates differ by noise with power spectrum 1 / f^exponent over raw
             environment steps (0 white; 2 to 3 makes smooth, far-reaching motion).
     """
@@ -46,6 +51,8 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
     init_std: float = 1.0
     warm_std: float | None = None
     min_std: float = 0.0
+    least: Literal["floor", "added"] = "floor"
+    mean_candidate: bool = True
     noise_exponent: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,6 +61,7 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
         if self.warm_std is not None:
             at_least(self, "warm_std", 0)
         at_least(self, "min_std", 0)
+        one_of(self, "least", ("floor", "added"))
 
     def begin(self, problem: Problem) -> Gaussian:
         """The warm start, with the initial deviations.
@@ -93,14 +101,16 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
         return self.samples
 
     def carried(self, belief: Gaussian, iteration: int) -> Tensor:
-        """[B, k, H, A] plans scored as they are: the mean, so that no iteration is a step back."""
-        return belief.mean.unsqueeze(1)
+        """[B, k, H, A] plans scored as they are: the mean, if it is a candidate."""
+        return belief.mean.unsqueeze(1)[:, : int(self.mean_candidate)]
 
     def blend(self, belief: Gaussian, mean: Tensor, std: Tensor, elites: Tensor) -> Gaussian:
         """The new belief from the elites' mean and deviation, with momentum and the floor."""
         if self.momentum:
             mean, std = mean.lerp(belief.mean, self.momentum), std.lerp(belief.std, self.momentum)
-        if self.min_std:
+        if self.min_std and self.least == "added":
+            std = (std.square() + self.min_std**2).sqrt()
+        elif self.min_std:
             std = std.clamp_min(self.min_std)
         return Gaussian(mean, std, elites)
 

@@ -58,7 +58,7 @@ class ICEM(CEM):
 
         Early means would narrow the elites before the search has found the right region.
         """
-        mean = belief.mean.unsqueeze(1)
+        mean = super().carried(belief, iteration)
         if belief.elites is None:
             return mean
         kept = belief.elites[:, : round(self.keep_elites * self.elites)]

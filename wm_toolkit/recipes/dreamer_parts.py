@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from wm_toolkit.agents.actor_critic import ActorCritic
+from wm_toolkit.agents.behaviour import BehaviourConfig
 from wm_toolkit.agents.model_learner import MakeOptimizer, ModelLearner, Program, Schedule
 from wm_toolkit.agents.recorded import recording
 from wm_toolkit.encoders.observations import (
     ObservationEncoder,
     channels,
-    choice_keys,
     image_keys,
-    vector_widths,
+    vectors_of,
 )
 from wm_toolkit.errors import ConfigError, SpaceError
 from wm_toolkit.heads.bernoulli import BernoulliHead
@@ -56,7 +56,7 @@ class Networks:
         self, image: Callable[[int], nn.Module], layers: int, **options: Any
     ) -> ObservationEncoder:
         """Images through `image(channels)`, vectors through hidden layers; options of the encoder."""
-        width = sum(vector_widths(self.spaces).values())
+        width = sum(vector.width for vector in vectors_of(self.spaces).values())
         return ObservationEncoder(
             self.spaces,
             image=image(channels(self.spaces)) if image_keys(self.spaces) else None,
@@ -69,14 +69,14 @@ class Networks:
         self, image: Callable[[int], nn.Module], features: int, layers: int, **options: Any
     ) -> ObservationHead:
         """Images from `image(channels)`, vectors from hidden layers; options of the head."""
-        widths, spaces = vector_widths(self.spaces), self.spaces.observation
+        vectors, spaces = vectors_of(self.spaces), self.spaces.observation
         keys = image_keys(self.spaces)
         return ObservationHead(
             images={key: image_shape(spaces[key]) for key in keys},
             image=image(channels(self.spaces)) if keys else None,
-            choices=choice_keys(self.spaces),
-            trunk=dense(features, self.units, layers, style=self.style) if widths else None,
-            reads={k: linear(self.units, w, style=self.style) for k, w in widths.items()},
+            vectors=vectors,
+            trunk=dense(features, self.units, layers, style=self.style) if vectors else None,
+            reads={k: linear(self.units, v.width, style=self.style) for k, v in vectors.items()},
             **options,
         )
 
@@ -118,17 +118,71 @@ class Networks:
         embedding: int,
         *,
         learned_initial: bool = False,
+        bound: bool = False,
     ) -> RSSM:
-        """One layer before a dense cell (inputs, width), one in the prior, one in the posterior."""
+        """One layer before a dense cell (inputs, width), one in the prior, one in the posterior.
+
+        `bound` scales actions beyond [-1, 1] back.
+        """
         units, style = self.units, self.style
         mix = dense(belief.width + self.spaces.action_width, units, style=style)
         return RSSM(
-            DenseCore(cell(units, deter), mix, deter),
+            DenseCore(cell(units, deter), mix, deter, bound=bound),
             read(deter, units, 1, belief.inputs, style=style),
             read(deter + embedding, units, 1, belief.inputs, style=style),
             belief,
             learned_initial=learned_initial,
         )
+
+
+class OneDiscount(Protocol):
+    """A config whose gamma is its field `discount` (Dreamer V1 and V2)."""
+
+    @property
+    def discount(self) -> float:
+        """Gamma."""
+        ...
+
+    @property
+    def predict_ending(self) -> bool:
+        """Whether the "continue" head learns it."""
+        ...
+
+    @property
+    def behaviour(self) -> BehaviourConfig:
+        """How actor and critic learn."""
+        ...
+
+
+def check_one_discount(config: OneDiscount) -> None:
+    """Refuse settings of the behaviour that say something else than the config around it.
+
+    Raises:
+        ConfigError: for a gamma at two places, or for endings that count where none are learnt.
+    """
+    said = config.behaviour
+    if said.discount != 1:
+        raise ConfigError(
+            f"behaviour.discount is {said.discount}, but gamma is {type(config).__name__}.discount, which "
+            f"is {config.discount}; set discount, and leave behaviour.discount at 1"
+        )
+    for name, kept in (("start", "predicted"), ("go_on", "mean")):
+        value = getattr(said, name)
+        if value != kept and not config.predict_ending:
+            raise ConfigError(
+                f"behaviour.{name} is {value!r}, but predict_ending is False, so no dream ends; set "
+                f"predict_ending to True, or behaviour.{name} to {kept!r}"
+            )
+
+
+def discounted(config: OneDiscount) -> BehaviourConfig:
+    """How actor and critic learn, with gamma: a factor of its own if no "continue" head learns it."""
+    said, changes = config.behaviour, {}
+    if not config.predict_ending:
+        changes["discount"] = config.discount
+    if said.replay_discount is None:
+        changes["replay_discount"] = config.discount
+    return dataclasses.replace(said, **changes)
 
 
 def three_adams(
@@ -151,13 +205,16 @@ def learner(
     """The learner that a config describes; of a frozen model only policy and value learn.
 
     Args:
-        scales: weight of each loss term; those of terms that the model has not are left out.
+        scales: weight of each loss term; those of terms that the model has not are left out. That of the
+            replayed value is the program's own.
 
     Raises:
         ConfigError: if the model is to be frozen and there is no behaviour to train, or batches are to be
             cut into pieces where a loss is a statistic of the whole.
     """
     _refuse_pieces(model, config, program)
+    if isinstance(program, ActorCritic) and program.config.replay_value:
+        scales = {**scales, "replay_value": program.config.replay_value}
     if config.frozen_model:
         if not program.taught:
             raise ConfigError("frozen_model trains the behaviour alone, and this recipe plans")

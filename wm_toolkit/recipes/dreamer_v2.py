@@ -8,6 +8,7 @@ from wm_toolkit.agents.actor_critic import ActorCritic
 from wm_toolkit.agents.actors import PolicyActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.behaviour import BehaviourConfig
+from wm_toolkit.config import check_ranges
 from wm_toolkit.data.samplers import Mix
 from wm_toolkit.heads.policy import TruncatedPolicy
 from wm_toolkit.models.dreamer import KL, Dreamer
@@ -15,7 +16,13 @@ from wm_toolkit.models.rssm import CategoricalBelief
 from wm_toolkit.nn.conv import StrideDecoder, StrideEncoder
 from wm_toolkit.nn.dense import PLAIN_ELU, init_glorot
 from wm_toolkit.nn.gru import NormGRU
-from wm_toolkit.recipes.dreamer_parts import Networks, learner, three_adams
+from wm_toolkit.recipes.dreamer_parts import (
+    Networks,
+    check_one_discount,
+    discounted,
+    learner,
+    three_adams,
+)
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.config import TrainConfig
@@ -45,9 +52,10 @@ def _adam(lr: float) -> AdamPart:
 class DreamerV2Config(ExperienceConfig):
     """Hyper-parameters of Dreamer V2; the defaults are the official code's for Atari.
 
-    Rows are decisions: with action repeat 4, 16 frames between two updates are 4 rows. The paper states
-    batches of 50 x 50 and a discount of 0.995 (Hafner et al. 2021, appendix). The preset "atari" adds what
-    belongs to the games: grey pictures, sticky actions, and ends of episodes shown more often.
+    Rows are decisions: with action repeat 4, 16 frames between two updates are 4 rows. The preset "atari"
+    adds what belongs to the games: grey pictures, sticky actions, and ends of episodes shown more often.
+    "paper" is the same with batches of 50 x 50 and a discount of 0.995 (Hafner et al. 2021, appendix;
+    unconfirmed); an update still follows 4 rows.
 
     Attributes:
         deter: D, and the width of the RSSM's layers.
@@ -62,12 +70,16 @@ class DreamerV2Config(ExperienceConfig):
         free_nats: of the mean divergence (1 on DMC).
         predict_ending: learn where episodes end, and discount dreams by it; else by `discount` alone.
         ending_scale: weight of that loss.
-        discount: gamma.
+        discount: gamma, of dreams too; `behaviour.discount` stays 1.
         tanh_reward: learn tanh of the rewards.
         model_adam: of the model.
         actor_adam: of the actor.
         critic_adam: of the critic.
-        behaviour: how actor and critic learn; estimator "both" mixes the two gradients.
+        behaviour: how actor and critic learn; estimator "both" mixes the two gradients. Without
+            `predict_ending` its `start` is "predicted": no dream ends.
+
+    Raises:
+        ConfigError: for a number out of range, a second discount, or endings that count unlearnt.
     """
 
     sequence: int = 50
@@ -93,13 +105,35 @@ class DreamerV2Config(ExperienceConfig):
     critic_adam: AdamPart = _adam(1e-4)
     behaviour: BehaviourConfig = BEHAVIOUR
     train: TrainConfig = TrainConfig(
-        updates=updates_within(50_000_000, 800 / train_ratio, prefill), batch_size=16, clip=None
+        updates=updates_within(50_000_000, 800 / train_ratio, prefill),
+        batch_size=16,
+        clip=None,
+        checkpoint_every=1000,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = ("deter", "latents", "classes", "depth", "units", "layers")
+        check_ranges(
+            self,
+            **dict.fromkeys(counts, "[1, inf)"),
+            **dict.fromkeys(("kl_scale", "free_nats", "ending_scale"), "[0, inf)"),
+            **dict.fromkeys(("unimix", "kl_balance"), "[0, 1]"),
+            discount="(0, 1]",
+        )
+        check_one_discount(self)
 
 
 ATARI = DreamerV2Config(
     mix=Mix(ends=True),
     env_options={"image_size": 64, "grey": True, "sticky": 0.25, "action_repeat": 4},
+)
+# As the paper's text has it, where that differs from the code; so many rows per update stay the same.
+PAPER = dataclasses.replace(
+    ATARI,
+    train_ratio=625.0,
+    discount=0.995,
+    train=dataclasses.replace(ATARI.train, batch_size=50),
 )
 DMC = DreamerV2Config(
     train_ratio=160.0,
@@ -115,8 +149,13 @@ DMC = DreamerV2Config(
     model_adam=_adam(3e-4),
     actor_adam=_adam(8e-5),
     critic_adam=_adam(8e-5),
-    behaviour=dataclasses.replace(BEHAVIOUR, entropy=1e-4),
-    train=TrainConfig(updates=100 + updates_within(500_000, 5, 1000), batch_size=16, clip=None),
+    behaviour=dataclasses.replace(BEHAVIOUR, start="predicted", entropy=1e-4),
+    train=TrainConfig(
+        updates=100 + updates_within(500_000, 5, 1000),
+        batch_size=16,
+        clip=None,
+        checkpoint_every=1000,
+    ),
 )
 CRAFTER = DreamerV2Config(
     train_ratio=160.0,
@@ -129,7 +168,12 @@ CRAFTER = DreamerV2Config(
     actor_adam=_adam(1e-4),
     critic_adam=_adam(1e-4),
     behaviour=dataclasses.replace(BEHAVIOUR, entropy=3e-3),
-    train=TrainConfig(updates=updates_within(1_000_000, 5, 10_000), batch_size=16, clip=None),
+    train=TrainConfig(
+        updates=updates_within(1_000_000, 5, 10_000),
+        batch_size=16,
+        clip=None,
+        checkpoint_every=1000,
+    ),
 )
 # Learns CartPole-v1 on one CPU core in minutes. Unit variances hide what one action does to a few numbers,
 # so the divergence weighs little; the slow critic follows as often as few updates need.
@@ -160,14 +204,18 @@ NANO = DreamerV2Config(
 @recipe(
     "dreamer_v2",
     DreamerV2Config,
-    presets={"atari": ATARI, "dmc": DMC, "crafter": CRAFTER, "nano": NANO},
+    presets={"atari": ATARI, "paper": PAPER, "dmc": DMC, "crafter": CRAFTER, "nano": NANO},
+    about={
+        "atari": "200M frames, grey pictures, sticky actions (official code)",
+        "paper": "the same with batches of 50 x 50 and discount 0.995 (paper; unconfirmed)",
+        "dmc": "Control Suite from pictures, action repeat 2 (official code)",
+        "crafter": "Crafter, 1M steps (official code)",
+        "nano": "learns CartPole-v1 on one CPU core in minutes",
+    },
 )
 def dreamer_v2(spaces: Spaces, config: DreamerV2Config) -> Agent:
     """Dreamer V2: categorical latents, balanced divergences, actor and critic learnt in dreams."""
     model = _model(spaces, config)
-    behaviour = config.behaviour
-    if not config.predict_ending:
-        behaviour = dataclasses.replace(behaviour, discount=config.discount, start="predicted")
     adams = config.model_adam, config.actor_adam, config.critic_adam
     scales = {
         "dynamics": config.kl_scale * config.kl_balance,
@@ -180,7 +228,7 @@ def dreamer_v2(spaces: Spaces, config: DreamerV2Config) -> Agent:
         config,
         three_adams(model, *adams),
         scales=scales,
-        program=ActorCritic(model, behaviour),
+        program=ActorCritic(model, discounted(config)),
     )
     return Agent(model, PolicyActor(model), trained)
 

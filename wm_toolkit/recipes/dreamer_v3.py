@@ -11,7 +11,9 @@ from wm_toolkit.agents.actor_critic import ActorCritic
 from wm_toolkit.agents.actors import PolicyActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.behaviour import BehaviourConfig
+from wm_toolkit.config import check_ranges
 from wm_toolkit.encoders.observations import ObservationEncoder
+from wm_toolkit.errors import ConfigError
 from wm_toolkit.heads.observations import ObservationHead
 from wm_toolkit.heads.policy import BoxPolicy
 from wm_toolkit.heads.twohot import Scale, TwoHotHead
@@ -21,6 +23,7 @@ from wm_toolkit.nn.conv import DoublingDecoder, HalvingEncoder, PoolEncoder, Ups
 from wm_toolkit.nn.dense import V3, V3_PREPRINT, Style, dense, init_scaled, read
 from wm_toolkit.nn.gru import NormGRU
 from wm_toolkit.recipes.dreamer_parts import Networks, learner, three_adams
+from wm_toolkit.recipes.dreamer_sizes import PREPRINT_SIZES, SIZES, Size
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.config import TrainConfig
@@ -30,49 +33,15 @@ from wm_toolkit.training.optimizer import AdamPart, constant
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """Widths of the networks; every published size has 32 categoricals and 8 groups.
-
-    Attributes:
-        deter: D.
-        units: U, of every hidden layer.
-        classes: of a categorical.
-        depth: unit of the convolutions' width.
-        latents: categoricals.
-        groups: blocks of the GRU.
-        layers: hidden layers of every network of the preprint; the newest recipe has its own for each.
-    """
-
-    deter: int
-    units: int
-    classes: int
-    depth: int
-    latents: int = 32
-    groups: int = 8
-    layers: int = 1
-
-
-SIZES = {
-    "1m": Size(512, 64, 4, 4),
-    "12m": Size(2048, 256, 16, 16),
-    "25m": Size(3072, 384, 24, 24),
-    "50m": Size(4096, 512, 32, 32),
-    "100m": Size(6144, 768, 48, 48),
-    "200m": Size(8192, 1024, 64, 64),
-    "400m": Size(12288, 1536, 96, 96),
-}
-PREPRINT_SIZES = {
-    "xs": Size(256, 256, 32, 24, layers=1),
-    "s": Size(512, 512, 32, 32, layers=2),
-    "m": Size(1024, 640, 32, 48, layers=3),
-    "l": Size(2048, 768, 32, 64, layers=4),
-    "xl": Size(4096, 1024, 32, 96, layers=5),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class DreamerV3Config(ExperienceConfig):
     """Hyper-parameters of Dreamer V3; the defaults are the newest official ones (2025, its code of 2026).
+
+    Presets of domains are the newest code's. Where the paper (Hafner et al. 2025) has another protocol there
+    is one ending in "_paper": "atari100k_paper" with a train ratio of 128 (code: 256), "dmc_proprio_paper"
+    with size 12m, 512 and action repeat 2 (code: 1m, 1024 and 1), "dmc_vision_paper" with 512 and action
+    repeat 2 (code: 256 and 1; size 12m is unconfirmed), and "size12m_paper", whose state has the 1024
+    numbers of the paper's table (code: 2048). Their lengths are the paper's 400k frames, 500k and 1M
+    simulator steps. "arxiv_v1_xs" to "arxiv_v1_xl" are the preprint's (2023).
 
     Attributes:
         size: of the networks.
@@ -83,7 +52,8 @@ class DreamerV3Config(ExperienceConfig):
         unimix: share of the uniform distribution in every categorical of the model.
         policy_unimix: the same in a policy over choices (paper and preprint: 0.01; newest code: 0).
         horizon: what the "continue" head learns is 1 - 1 / horizon where the episode goes on
-            ("contdisc"); 0 lets it learn 1 (preprint, whose gamma is `behaviour.discount`).
+            ("contdisc"), and so is the gamma of dreams and replayed rewards; 0 lets it learn 1 (preprint,
+            whose gamma is `behaviour.discount`).
         free_nats: per state, of each divergence term.
         reconstruction: weight of the decoder's losses; above 1, numbers that vary by little are not lost beside
             divergence and rewards.
@@ -104,6 +74,9 @@ class DreamerV3Config(ExperienceConfig):
         behaviour: how actor and critic learn.
         compile: the recurrent cell through `torch.compile`. The first update takes minutes; a CPU needs a
             C++ compiler for it.
+
+    Raises:
+        ConfigError: for a number out of range, or for two discounts or none.
     """
 
     sequence: int = 64
@@ -136,14 +109,38 @@ class DreamerV3Config(ExperienceConfig):
         updates=updates_within(50_000_000, 1024 / train_ratio, prefill),
         batch_size=16,
         clip=None,
+        checkpoint_every=1000,
         precision="bf16",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = ("free_nats", "reconstruction", "dynamics", "representation", "horizon", "warmup")
+        check_ranges(
+            self,
+            **dict.fromkeys(weights, "[0, inf)"),
+            unimix="[0, 1]",
+            policy_unimix="[0, 1]",
+            lr="(0, inf)",
+        )
+        self._check_discount()
+        if self.networks == "blocks":
+            self.size.check_blocks()
 
-def _domain(env_steps: int, ratio: float, **changes: Any) -> DreamerV3Config:
+    def _check_discount(self) -> None:
+        factor = self.behaviour.discount
+        if self.horizon == 1 or (self.horizon == 0) == (factor == 1):
+            raise ConfigError(
+                f"horizon is {self.horizon} and behaviour.discount {factor}, but gamma is said at one of the "
+                "two: take a horizon of at least 2 and behaviour.discount 1, or horizon 0 and a "
+                "behaviour.discount below 1 (preprint: 0.997)"
+            )
+
+
+def _domain(decisions: int, ratio: float, **changes: Any) -> DreamerV3Config:
     """A published domain: how many decisions, how often each is replayed."""
     config = DreamerV3Config(train_ratio=ratio, **changes)
-    train = dataclasses.replace(config.train, updates=config.updates_for(env_steps))
+    train = dataclasses.replace(config.train, updates=config.updates_for(decisions))
     return dataclasses.replace(config, train=train)
 
 
@@ -162,7 +159,7 @@ NANO = DreamerV3Config(
     reconstruction=100.0,
     lr=7e-4,
     warmup=100,
-    behaviour=BehaviourConfig(slow_rate=0.1, replay_discount=1 - 1 / 100),
+    behaviour=BehaviourConfig(slow_rate=0.1),
     train=TrainConfig(updates=2000, batch_size=16, clip=None, checkpoint_every=500),
 )
 
@@ -186,6 +183,20 @@ PREPRINT = DreamerV3Config(
     ),
 )
 
+# The paper's protocols where the newest code has other ones (Hafner et al. 2025, overview of benchmarks): every
+# action twice on DMC, so 500,000 simulator steps are 250,000 decisions. Its text has a state of 1024 at 12M.
+TWICE = {"action_repeat": 2}
+PAPER = {
+    "atari100k_paper": _domain(100_000, 128, envs=1),
+    "dmc_proprio_paper": _domain(
+        250_000, 512, size=SIZES["12m"], env_options={"obs_mode": "state", **TWICE}
+    ),
+    "dmc_vision_paper": _domain(
+        500_000, 512, size=SIZES["12m"], env_options={"obs_mode": "image", **TWICE}
+    ),
+    "size12m_paper": DreamerV3Config(size=dataclasses.replace(SIZES["12m"], deter=1024)),
+}
+
 PRESETS = {
     "nano": NANO,
     **{f"size{name}": DreamerV3Config(size=widths) for name, widths in SIZES.items()},
@@ -196,15 +207,33 @@ PRESETS = {
     "dmc_vision": _domain(1_000_000, 256, env_options={"obs_mode": "image"}),
     "procgen": _domain(50_000_000, 64),
     "bsuite": _domain(500_000, 1024, envs=1),
+    **PAPER,
     "arxiv_v1": dataclasses.replace(PREPRINT, size=PREPRINT_SIZES["xl"]),
     **{
         f"arxiv_v1_{name}": dataclasses.replace(PREPRINT, size=widths)
         for name, widths in PREPRINT_SIZES.items()
     },
 }
+ABOUT = {
+    "nano": "learns CartPole-v1 and Pendulum-v1 on one CPU core in minutes",
+    **{f"size{name}": f"the defaults with networks of {name} parameters" for name in SIZES},
+    "atari": "200M frames, replay ratio 32 (newest code)",
+    "atari100k": "400k frames, replay ratio 256 (newest code)",
+    "crafter": "1M steps, replay ratio 512 (newest code)",
+    "dmc_proprio": "Control Suite from numbers: size 1m, ratio 1024, no action repeat (newest code)",
+    "dmc_vision": "Control Suite from pictures: size 200m, ratio 256, no action repeat (newest code)",
+    "procgen": "50M steps, replay ratio 64 (newest code)",
+    "bsuite": "Behaviour Suite, replay ratio 1024 (newest code)",
+    "atari100k_paper": "400k frames, replay ratio 128 (paper)",
+    "dmc_proprio_paper": "Control Suite from numbers: size 12m, ratio 512, action repeat 2 (paper)",
+    "dmc_vision_paper": "Control Suite from pictures: ratio 512, action repeat 2 (paper; size 12m unconfirmed)",
+    "size12m_paper": "size 12m with the state of 1024 of the paper's table (code: 2048)",
+    "arxiv_v1": "the preprint of 2023 in its largest size, xl",
+    **{f"arxiv_v1_{name}": f"the preprint of 2023, size {name}" for name in PREPRINT_SIZES},
+}
 
 
-@recipe("dreamer_v3", DreamerV3Config, presets=PRESETS)
+@recipe("dreamer_v3", DreamerV3Config, presets=PRESETS, about=ABOUT)
 def dreamer_v3(spaces: Spaces, config: DreamerV3Config) -> Agent:
     """Dreamer V3: a world model with categorical latents, actor and critic learnt in its dreams."""
     kl = KL("two", config.free_nats, "each")
@@ -241,9 +270,7 @@ def dreamer_v3(spaces: Spaces, config: DreamerV3Config) -> Agent:
 
 def _scales(spaces: Spaces, config: DreamerV3Config) -> dict[str, float]:
     scales = dict.fromkeys(spaces.observation, config.reconstruction)
-    scales |= {"dynamics": config.dynamics, "representation": config.representation}
-    weight = config.behaviour.replay_value
-    return scales | ({"replay_value": weight} if weight else {})
+    return scales | {"dynamics": config.dynamics, "representation": config.representation}
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -283,6 +310,7 @@ def _blocks(
     spaces: Spaces, size: Size, belief: CategoricalBelief
 ) -> tuple[RSSM, ObservationEncoder, ObservationHead]:
     """RSSM, encoder and decoder of the newest recipe."""
+    size.check_blocks()
     nets, deter, units = Networks(spaces, V3, size.units), size.deter, size.units
     encoder = nets.encoder(lambda count: PoolEncoder(count, size.depth), 3)
     decoder = nets.decoder(
@@ -309,7 +337,9 @@ def _preprint(
     decoder = nets.decoder(
         lambda count: DoublingDecoder(width, count, size.depth), width, size.layers, offset=0.5
     )
-    rssm = nets.dense_rssm(_cell, belief, size.deter, encoder.width, learned_initial=True)
+    rssm = nets.dense_rssm(
+        _cell, belief, size.deter, encoder.width, learned_initial=True, bound=True
+    )
     return rssm, encoder, decoder
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from wm_toolkit.agents.actors import NoisyActor, PlanningActor
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import Program
+from wm_toolkit.config import check_ranges
 from wm_toolkit.heads.squared import ScalarHead
 from wm_toolkit.models.dreamer import KL, Dreamer
 from wm_toolkit.models.rssm import GaussianBelief
@@ -32,8 +33,12 @@ class PlaNetConfig(ExperienceConfig):
     Rows are decisions: with action repeat 4 an episode of 1,000 environment steps is 250 rows, which 100
     updates follow, and five seed episodes are 1,250 rows. The presets "repeat2", "repeat4" and "repeat8"
     repeat actions and see pictures, each in the tasks that are run so (finger, walker; reacher, cheetah,
-    cup; cartpole). The official search adds 1e-6 to the elites' variance, `planner.min_std` here, and
-    does not count its present mean among the candidates, as ours does.
+    cup; cartpole).
+
+    The official search differs from the default in three options of `planner`: it takes the deviation of
+    the elites themselves (`deviation="population"`), adds 1e-6 to their variance, where we keep deviations
+    from falling below the same 1e-3 (`least="added"`), and does not count its present mean among the
+    candidates (`mean_candidate=False`).
 
     Attributes:
         deter: D.
@@ -51,9 +56,13 @@ class PlaNetConfig(ExperienceConfig):
         overshooting: longest open-loop prediction compared with the posterior; 1 as in the released code.
         overshooting_scale: weight of that loss.
         adam: of the model.
-        planner: the search for numbers; choices are searched by `CategoricalCEM` with its settings.
+        planner: the search for numbers; choices are searched by `CategoricalCEM` with those of its settings
+            that do not concern numbers alone.
         noise: deviation added to planned actions while exploring.
         random: chance of a random choice while exploring, with discrete actions.
+
+    Raises:
+        ConfigError: for a number out of range.
     """
 
     sequence: int = 50
@@ -83,7 +92,28 @@ class PlaNetConfig(ExperienceConfig):
         updates=updates_within(250_000, 2500 / train_ratio, prefill, burst),
         batch_size=50,
         clip=None,
+        checkpoint_every=1000,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths = ("deter", "stoch", "depth", "units", "reward_units")
+        counts = ("encoder_layers", "reward_layers", "overshooting")
+        weights = (
+            "least_std",
+            "reward_scale",
+            "free_nats",
+            "kl_scale",
+            "overshooting_scale",
+            "noise",
+        )
+        check_ranges(
+            self,
+            **dict.fromkeys((*widths, *counts), "[1, inf)"),
+            **dict.fromkeys(weights, "[0, inf)"),
+            bits="[1, 8]",
+            random="[0, 1]",
+        )
 
 
 def _repeat(times: int) -> PlaNetConfig:
@@ -120,7 +150,15 @@ NANO = PlaNetConfig(
 
 
 @recipe(
-    "planet", PlaNetConfig, presets={**{f"repeat{n}": _repeat(n) for n in (2, 4, 8)}, "nano": NANO}
+    "planet",
+    PlaNetConfig,
+    presets={**{f"repeat{n}": _repeat(n) for n in (2, 4, 8)}, "nano": NANO},
+    about={
+        "repeat2": "Control Suite from pictures, action repeat 2: finger, walker (official code)",
+        "repeat4": "action repeat 4: reacher, cheetah, cup (official code)",
+        "repeat8": "action repeat 8: cartpole (official code)",
+        "nano": "learns Pendulum-v1 on one CPU core in minutes",
+    },
 )
 def planet(spaces: Spaces, config: PlaNetConfig) -> Agent:
     """PlaNet: a recurrent model with Gaussian latents, searched by CEM for reward at every step."""
@@ -145,8 +183,9 @@ def planet(spaces: Spaces, config: PlaNetConfig) -> Agent:
 def _planner(spaces: Spaces, cem: CEM) -> CEM | CategoricalCEM:
     if not spaces.discrete:
         return cem
-    names = ("horizon", "samples", "elites", "iterations")
-    return CategoricalCEM(**{name: getattr(cem, name) for name in names})
+    known = {field.name for field in dataclasses.fields(cem)}
+    shared = [f.name for f in dataclasses.fields(CategoricalCEM) if f.name in known]
+    return CategoricalCEM(**{name: getattr(cem, name) for name in shared})
 
 
 def _model(spaces: Spaces, config: PlaNetConfig) -> Dreamer:

@@ -122,26 +122,30 @@ def belief_error(loop: OpenLoop) -> HorizonError | None:
 def observation_errors(model: WorldModel, loop: OpenLoop) -> dict[str, HorizonError]:
     """How far decoded observations lie from those seen, by key; none without a decoder.
 
-    Squared error in units of the variance; for choices the share that is wrong.
+    Squared error in units of the variance; for choices and bits the share that is wrong.
     """
     if "decoder" not in model.heads:
         return {}
     drawn = model.decode(loop.dreamt)
     return {
         key: _choices(loop, loop.batch.obs[key], guess)
-        if isinstance(model.spaces.observation.get(key), gym.spaces.Discrete)
+        if isinstance(model.spaces.observation.get(key), _CHOICES)
         else _squared(loop, loop.batch.obs[key], guess)
         for key, guess in drawn.items()
         if key in loop.batch.obs
     }
 
 
+_CHOICES = gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary
+
+
 def _choices(loop: OpenLoop, truth: Tensor, guess: Tensor) -> HorizonError:
-    """Share of wrong choices: truth [B, T], guesses [B, T - context]."""
+    """Share of wrong choices: truth [B, T, ...], guesses [B, T - context, ...]."""
+    truth, guess = (x.reshape(*x.shape[:2], -1) for x in (truth, guess))
     ahead, last = truth[:, loop.context :], truth[:, loop.context - 1 : loop.context]
     return HorizonError(
-        _by_horizon((guess != ahead).float(), loop.ahead),
-        _by_horizon((last != ahead).float(), loop.ahead),
+        _by_horizon((guess != ahead).float().mean(-1), loop.ahead),
+        _by_horizon((last != ahead).float().mean(-1), loop.ahead),
     )
 
 
@@ -149,7 +153,7 @@ def _squared(loop: OpenLoop, truth: Tensor, guess: Tensor) -> HorizonError:
     """Squared error over variance: truth [B, T, ...], guesses [B, T - context, ...]."""
     if truth.shape[2:] != guess.shape[2:]:
         raise ShapeError(f"the decoder draws {list(guess.shape)}, seen was {list(truth.shape)}")
-    truth, guess = truth.flatten(2).float(), guess.flatten(2).float()
+    truth, guess = (x.reshape(*x.shape[:2], -1).float() for x in (truth, guess))
     ahead, last = truth[:, loop.context :], truth[:, loop.context - 1 : loop.context]
     begun = torch.ones_like(loop.ahead[:, :1]).expand(-1, loop.context)
     compared = truth[torch.cat([begun, loop.ahead], 1)]

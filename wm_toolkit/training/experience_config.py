@@ -135,7 +135,9 @@ class ExperienceConfig(OfflineConfig):
         if repeat > 1:
             text += f", {per_step / repeat:.4g} per simulator step"
         bursts = f"; {self.burst} updates in one go" if self.burst > 1 else ""
-        return f"{text}{bursts}); an episode's last observation is a row too and counts as a step here"
+        return (
+            f"{text}{bursts}); an episode's last observation is a row too and counts as a step here"
+        )
 
 
 def updates_within(env_steps: int, rows_per_update: float, prefill: int, burst: int = 1) -> int:

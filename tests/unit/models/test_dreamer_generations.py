@@ -107,33 +107,44 @@ def test_a_stored_draw_comes_back(belief, rng):
 
 
 # -- terms -------------------------------------------------------------------------------------------
-def test_overshooting_is_the_plain_loop_over_starts_and_distances(rng):
-    model = tiny("planet", overshooting=3, free_nats=0.0).model
+def nearly_certain(**overrides):
+    """A PlaNet whose draws are near their means, so that two of them can be compared."""
+    model = tiny("planet", **overrides).model
     with torch.no_grad():
         for part in (model.rssm.prior_net, model.rssm.posterior_net):
             part[-1].weight[4:] = 0.0
-            part[-1].bias[4:] = -50.0  # the smallest deviation, so that draws are near their means
+            part[-1].bias[4:] = -50.0  # the smallest deviation
     model.rssm.belief = dataclasses.replace(model.rssm.belief, least=1e-4)
+    return model
+
+
+@pytest.mark.parametrize("nats", [0.0, 1e6])
+def test_overshooting_is_the_plain_loop_over_starts_and_distances(nats, rng):
+    model = nearly_certain(overshooting=3, free_nats=nats)
     batch = batch_of(rng)
     first = batch.is_first.clone()
     first[1, 3] = True
     batch = batch.replace(is_first=first)
-    posterior = model.observe_sequence(batch)
-    found = model._overshooting(batch, posterior)
+    posterior = model.observe_sequence(batch).detach()
+    found = model._overshooting(batch, posterior).detach()
     action = batch.previous_action()
     states = unbind(posterior, 1)
-    expected = torch.zeros(3, 6)
+    expected, charged = torch.zeros(3, 6), []
     for start in range(6):
         current, alive = states[start], torch.ones(3)
         for t in range(start + 1, min(start + 3, 5) + 1):
-            current = model.imagine(current, action[:, t])
+            current = model.imagine(current, action[:, t]).detach()
             alive = alive * ~first[:, t]
             if t - start > 1:
                 goal, prior = states[t].belief, current.belief
-                expected[:, t] += alive * kl_normal(goal.mean, goal.std, prior.mean, prior.std) / 2
-    assert_close(found, expected, rtol=0.05, atol=1.0)
+                kl = kl_normal(goal.mean, goal.std, prior.mean, prior.std)
+                charged.append(kl > nats)
+                expected[:, t] += alive * (kl - nats).clamp(min=0) / 2
+    assert_close(found, expected, rtol=0.05, atol=1e-3 * float(expected.max()))
     assert not found[:, :2].any()
     assert (found[1, 3:5] == 0).all()
+    assert torch.stack(charged).any()
+    assert torch.stack(charged).all() == (nats == 0)
 
 
 def test_overshooting_teaches_open_loop_priors_and_leaves_its_targets_alone(rng):
@@ -141,8 +152,16 @@ def test_overshooting_teaches_open_loop_priors_and_leaves_its_targets_alone(rng)
     losses = model.losses(batch, model.observe_sequence(batch))
     assert losses["overshooting"].shape == (3, 6)
     assert "overshooting" not in tiny("planet").model.loss(batch)
-    losses["overshooting"].sum().backward()
+    filtered = model.observe_sequence(batch).detach()
+    leaves = filtered.map(lambda x: x.clone().requires_grad_())
+    model.zero_grad()
+    model._overshooting(batch, leaves).sum().backward()
     assert model.rssm.prior_net[-1].weight.grad.abs().sum() > 0
+    assert all(x.grad is None for x in leaves.belief.leaves())
+    # Where a prediction begins is taught by how it ends; the last two rows begin none that counts.
+    for begun in (leaves.deter.grad, leaves.stoch.grad):
+        assert (begun[:, :4].abs().sum(-1) > 0).all()
+        assert not begun[:, 4:].any()
 
 
 def test_v2_weighs_both_sides_of_the_divergence(rng):

@@ -172,6 +172,19 @@ def test_the_gradient_of_a_draw_is_that_of_the_softmax(rng):
     assert_close(through, logits.grad)
 
 
+def test_actions_beyond_their_bounds_are_scaled_back_without_a_gradient_through_the_scale(rng):
+    """a / max(1, |a|), the divisor a constant: a number beyond its bounds still learns."""
+    core = world_model(SPACES["vector"], SMALL).rssm.core
+    action = torch.tensor([[3.0, -0.5], [-1.5, 1.0]], requires_grad=True)
+    weight = torch.randn(2, 8, generator=rng)
+    (found,) = torch.autograd.grad((core.embed(action) * weight).sum(), action)
+    within = torch.tensor([[1.0, -0.5], [-1.0, 1.0]], requires_grad=True)
+    assert_close(core.embed(action), core.action(within))
+    (slope,) = torch.autograd.grad((core.action(within) * weight).sum(), within)
+    assert_close(found, slope / torch.tensor([[3.0, 1.0], [1.5, 1.0]]))
+    assert (found != 0).all()
+
+
 def test_entropies_agree_with_torch(rng):
     mean, std = torch.randn(4, 3, generator=rng), torch.rand(4, 3, generator=rng) + 0.1
     normal = torch.distributions.Independent(torch.distributions.Normal(mean, std), 1)

@@ -35,6 +35,9 @@ PLANET = {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8}
         ),
         ("dreamer_v3.dmc_proprio", {"obs_mode": "state"}),
         ("dreamer_v3.dmc_vision", {"obs_mode": "image"}),
+        ("dreamer_v2.paper", {"image_size": 64, "grey": True, "sticky": 0.25, "action_repeat": 4}),
+        ("dreamer_v3.dmc_proprio_paper", {"obs_mode": "state", "action_repeat": 2}),
+        ("dreamer_v3.dmc_vision_paper", {"obs_mode": "image", "action_repeat": 2}),
         ("dreamer_v3.atari100k", {}),
     ],
 )
@@ -47,7 +50,7 @@ def test_planets_hundred_updates_follow_an_episode_of_a_thousand_steps(repeat):
     config = recipe_config(f"planet.repeat{repeat}")
     assert config.rows_per_update * config.burst * repeat == 1000
     assert config.prefill * repeat == 5 * 1000
-    assert config.action_repeat == repeat
+    assert config.env_options["action_repeat"] == repeat
 
 
 def test_v2_shows_ends_more_often_on_atari_and_trains_first_on_dmc():
