@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wm_toolkit.batch import Batch
 from wm_toolkit.data.rings import DEFAULT_MEMORY, Rings, load_array
-from wm_toolkit.data.samplers import Mix, SumTree, places, recent
+from wm_toolkit.data.samplers import Mix, SumTree, places, recent, unit
 from wm_toolkit.data.tables import FLAGS, ColumnSpec, specs_of
 from wm_toolkit.data.trajectory import OBS, Trajectory
 from wm_toolkit.errors import DataError
@@ -168,13 +168,15 @@ class ReplayBuffer:
         """Sequences [B, context + T] of streams [B] that begin at rows [B]."""
         rows = self.rings.sequences(stream, start, self.span)
         read = {name: torch.from_numpy(value) for name, value in rows.items()}
-        return Batch(
-            {key: read[OBS + key] for key in self.spaces.observation},
-            read["action"],
-            read["is_first"],
-            read["reward"],
-            read["terminated"],
-            read["truncated"],
+        return Batch.unchecked(
+            obs={key: read[OBS + key] for key in self.spaces.observation},
+            action=read["action"],
+            is_first=read["is_first"],
+            reward=read["reward"],
+            terminated=read["terminated"],
+            truncated=read["truncated"],
+            mask=None,
+            weight=None,
             index=torch.from_numpy(start * self.rings.streams + stream),
             extras={name: read[name] for name in self.extras},
         )
@@ -197,11 +199,10 @@ class ReplayBuffer:
 
     def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Streams and first rows [count] by the mixture."""
-        kind = self.rng.random(count)
-        stream, start = places(self.rng, count, self.rings.streams, self.starts)
-        start = start + self.rings.oldest
+        chance, stream, start = places(self.rng, count, self.rings.streams, self.starts)
+        start += self.rings.oldest
         if self.mix.uniform < 1:
-            self._redraw(kind, stream, start)
+            self._redraw(unit(chance), stream, start)
         return stream, self._finished(stream, start) if self.mix.ends else start
 
     def _redraw(self, kind: np.ndarray, stream: np.ndarray, start: np.ndarray) -> None:

@@ -99,7 +99,7 @@ class Rings:
     @property
     def oldest(self) -> int:
         """Number of the oldest row that is kept; rows are numbered as they were written."""
-        return self.written - len(self)
+        return max(0, self.written - self.size)
 
     def add(self, rows: Mapping[str, Any]) -> None:
         """Write one row of every stream, [N, ...] per column.

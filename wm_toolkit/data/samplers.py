@@ -95,12 +95,13 @@ def recent(rng: np.random.Generator, count: int, starts: int, decay: float) -> n
 
 def places(
     rng: np.random.Generator, count: int, streams: int, starts: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Streams [count] below `streams`, and starts [count] below `starts`, every one as likely.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chances [count] for `unit`, streams [count] below `streams`, starts [count] below `starts`, all as likely.
 
-    They are what `rng.integers` would give, for a third of its time: random numbers of 32 bits, scaled down
-    (Lemire 2019, https://arxiv.org/abs/1805.10941). His test for the one number in 2**32 / starts that makes
-    all equally likely to the last digit is left out.
+    They are what `rng.random` and `rng.integers` would give, for a fifth of their time: random numbers of 32
+    bits, scaled down (Lemire 2019, https://arxiv.org/abs/1805.10941) in double precision, which is exact below
+    2**21. His test for the one number in 2**32 / starts that makes all equally likely to the last digit is
+    left out.
 
     Args:
         rng: of PCG64.
@@ -108,13 +109,23 @@ def places(
         streams: N.
         starts: of every stream, below 2**32.
     """
-    if min(streams, starts) == 1:  # for which numpy draws nothing
-        return rng.integers(streams, size=count), rng.integers(starts, size=count)
-    halves = rng.bit_generator.random_raw(count).view(np.uint32)
-    both = (halves * _bounds(count, streams, starts) >> np.uint64(32)).view(np.int64)
-    return both[:count], both[count:]
+    kinds = 1 if streams == 1 else 2  # for one stream alone numpy draws nothing
+    if starts == 1 or kinds * count % 2:
+        raw = rng.bit_generator.random_raw(count)
+        return raw, rng.integers(streams, size=count), rng.integers(starts, size=count)
+    raw = rng.bit_generator.random_raw(count + kinds * count // 2)
+    drawn = (raw[count:].view(np.uint32) * _scale(count, streams, starts)).astype(np.int64)
+    stream = drawn[:count] if kinds == 2 else np.zeros(count, np.int64)
+    return raw[:count], stream, drawn[-count:]
+
+
+def unit(raw: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) from 64 random bits each, as `Generator.random` makes them."""
+    return (raw >> np.uint64(11)) * 2.0**-53
 
 
 @functools.lru_cache(maxsize=16)
-def _bounds(count: int, streams: int, starts: int) -> np.ndarray:
-    return np.repeat(np.array([streams, starts], np.uint64), count)
+def _scale(count: int, streams: int, starts: int) -> np.ndarray:
+    """What numbers below 2**32 are multiplied by: those that choose streams, if there are any, and starts."""
+    both = [streams, starts] if streams > 1 else [starts]
+    return np.repeat(np.array(both) / 2**32, count)
