@@ -52,9 +52,8 @@ def play(agent: Agent) -> float:
     obs, _ = env.reset(seed=0)
     state, first, total, over = agent.initial(1), True, 0.0, False
     while not over:
-        # Agents act for several environments at once; this is a batch of one.
-        decision, state = agent.act(obs[None], state, is_first=[first])
-        action = agent.spaces.decode_action(decision.action)[0]
+        decision, state = agent.act(obs, state, is_first=first)
+        action = agent.spaces.decode_action(decision.action)
         obs, reward, terminated, truncated, _ = env.step(action)
         first, total, over = False, total + float(reward), terminated or truncated
     env.close()

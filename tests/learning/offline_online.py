@@ -1,7 +1,7 @@
 """Offline first, online after: python tests/learning/offline_online.py [CASE [SEED ...]].
 
-A CASE is a name in CASES; by default all cases, one seed. A short online run leaves an agent and a replay, and the
-replay becomes a data set. From that alone a new agent is trained; then a fresh actor and critic in dreams of its
+A CASE is a name in CASES; by default all cases, one seed. A short online run leaves an agent and a replay, which is a
+data set (World Models: random rollouts). From that alone a new agent is trained; then a fresh actor and critic in dreams of its
 frozen world model (not for PlaNet, which has none); then the offline agent is fine-tuned online from its checkpoint.
 All of them, and the random policy, play the same real episodes. Each seed is one JSON line of
 tests/learning/results/offline_online.jsonl; CPU seconds are of this process, one thread, measurements included.
@@ -10,7 +10,6 @@ tests/learning/results/offline_online.jsonl; CPU seconds are of this process, on
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -18,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from imagination import write
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
-from wm_toolkit.data.formats.hdf5 import Hdf5Writer
-from wm_toolkit.data.replay import ReplayBuffer
 from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.training.baselines import random_agent
-from wm_toolkit.training.hooks import Hook
-from wm_toolkit.training.online import train_online
+from wm_toolkit.training.jobs import train
 from wm_toolkit.training.returns import evaluate_returns
-from wm_toolkit.training.trainer import Trainer
+from wm_toolkit.training.stages import ROLLOUTS, record_rollouts
 
 EPISODES = 50
 RESULTS = Path(__file__).parent / "results" / "offline_online.jsonl"
@@ -39,11 +36,12 @@ class Case:
     """What learns where.
 
     Attributes:
-        updates: of every stage: "short", "offline", "behaviour" (if there is one) and "online".
+        updates: of every stage: "short" (if a run records), "offline", "behaviour" (if there is one) and "online".
         least: mean return after fine-tuning.
         recipe: a preset.
         env: id of the environment.
         settings: what is other than in the preset.
+        online: what is other than that in the last stage.
     """
 
     updates: dict[str, int]
@@ -51,6 +49,7 @@ class Case:
     recipe: str = "dreamer_v3.nano"
     env: str = "Pendulum-v1"
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    online: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 # A few thousand rows from one environment, each replayed often; the preset itself collects more and replays less.
@@ -72,33 +71,22 @@ CASES = {
         "CartPole-v1",
     ),
     "planet": Case({"short": 600, "offline": 3000, "online": 800}, -400, "planet.nano"),
+    # V, M and C from rollouts; a fresh C in dreams; C alone goes on in the real game, a generation an update.
+    "world_models": Case(
+        {"offline": 2575, "behaviour": 75, "online": 20},
+        150,
+        "world_models.small",
+        "wm_toolkit/Dodge-v0",
+        online={"frozen_model": True, "fitness": "real", "starts": 8, "remeasure": 5},
+    ),
 }
 BEHAVIOUR = ("heads.policy.", "heads.value.")
 
 
-class KeepReplay(Hook):
-    """Writes what a run has seen as a data set.
-
-    Args:
-        path: the file.
-        env: id of the environment.
-    """
-
-    def __init__(self, path: Path, env: str) -> None:
-        self.path, self.env = path, env
-
-    def after_training(self, trainer: Trainer) -> None:
-        """Every episode of the replay."""
-        replay = getattr(trainer.source, "replay", None)
-        assert isinstance(replay, ReplayBuffer)
-        with Hdf5Writer(self.path, replay.spaces, metadata={"env": self.env}) as writer:
-            for episode in replay.trajectories():
-                writer.add_episode(episode)
-
-
 def config_of(case: Case, seed: int, updates: int, **changes: Any) -> Any:
     """The preset with the case's settings for one stage; the learner is checkpointed at its end."""
-    changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0, **case.settings}
+    changes = {**case.settings, **changes}
+    changes |= {"evaluation__episodes": EPISODES, "train__checkpoint_every": 0}
     return recipe_config(case.recipe, train__seed=seed, train__updates=updates, **changes)
 
 
@@ -112,28 +100,39 @@ def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:
     return other.save_pretrained(folder)
 
 
+def rollouts(case: Case, seed: int, folder: Path) -> TrajectoryDataset:
+    """What a recipe that begins with random play records before it learns."""
+    config = config_of(case, seed, 1)
+    named = dataclasses.replace(config.evaluation, env=case.env)
+    return record_rollouts(dataclasses.replace(config, evaluation=named), folder / ROLLOUTS)
+
+
 def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """All stages of one seed, and what the agents play after each."""
     case = CASES[name]
     scores: dict[str, Any] = {}
     cpu_seconds: dict[str, float] = {}
 
-    def stage(name: str, env: str | None, frozen: bool = False, **options: Any) -> Agent:
+    def stage(name: str, env: str | None = None, **options: Any) -> Agent:
         began = time.process_time()
-        config = config_of(case, seed, case.updates[name], frozen_model=frozen)
-        agent, _ = train_online(case.recipe, config, env, folder / name, **options)
+        changes = {"behaviour": {"frozen_model": True}, "online": case.online}.get(name, {})
+        config = config_of(case, seed, case.updates[name], **changes)
+        agent, _ = train(case.recipe, config, folder / name, env=env, **options)
         scores[name] = evaluate_returns(agent).to_json()
         cpu_seconds[name] = time.process_time() - began
         return agent
 
-    short = stage("short", case.env, hooks=[KeepReplay(folder / "replay.h5", case.env)])
-    scores["random"] = evaluate_returns(random_agent(short)).to_json()
-    data = TrajectoryDataset.load(folder / "replay.h5")
-    offline = stage("offline", None, data=data)
+    if "short" in case.updates:
+        stage("short", case.env)
+        data = TrajectoryDataset.load(folder / "short")
+    else:
+        data = rollouts(case, seed, folder)
+    offline = stage("offline", data=data)
+    scores["random"] = evaluate_returns(random_agent(offline)).to_json()
     if "behaviour" in case.updates:
         fresh = with_fresh_behaviour(offline, folder / "fresh")
         scores["fresh"] = evaluate_returns(Agent.from_pretrained(fresh)).to_json()
-        stage("behaviour", None, frozen=True, data=data, init=fresh)
+        stage("behaviour", data=data, init=fresh)
     stage("online", case.env, data=data, init=folder / "offline")
     return {
         "case": name,
@@ -158,14 +157,6 @@ def about(data: TrajectoryDataset) -> dict[str, Any]:
     return {"episodes": len(data), "rows": data.num_rows, "return_mean": mean}
 
 
-def write(line: dict[str, Any]) -> None:
-    """Add a result to those there are, in place of an older one of the same case and seed."""
-    known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    lines = {(old["case"], old["seed"]): old for old in map(json.loads, known)}
-    lines[line["case"], line["seed"]] = line
-    RESULTS.write_text("".join(json.dumps(lines[key]) + "\n" for key in sorted(lines)))
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     chosen, seeds = sys.argv[1:2] or list(CASES), [int(word) for word in sys.argv[2:]] or [0]
@@ -173,7 +164,7 @@ if __name__ == "__main__":
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:
                 line = measure(case, seed, Path(folder))
-            write(line)
+            write(line, RESULTS)
             print(
                 case,
                 seed,

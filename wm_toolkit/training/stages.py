@@ -115,8 +115,8 @@ def train_in_stages(
     start = None if init is None or begun else StartFrom(init)
     _refuse(recipe, config, weights=begun or init is not None)
     if data is None:
-        if start is not None and config.evaluation.env:
-            _refuse_other_weights(recipe, config, start)
+        if config.evaluation.env and not (Path(run_dir) / ROLLOUTS).exists():
+            _try_out(recipe, config, start)
         data = record_rollouts(config, Path(run_dir) / ROLLOUTS, progress)
     ready = offline_data(data, config)
     agent = offline_agent(recipe, config, ready)
@@ -190,14 +190,17 @@ def _refuse_evaluation(config: StagedConfig) -> None:
         )
 
 
-def _refuse_other_weights(recipe: str, config: StagedConfig, start: StartFrom) -> None:
+def _try_out(recipe: str, config: StagedConfig, start: StartFrom | None) -> None:
+    """Build the model for the environment, and load the weights it is to begin with."""
     protocol = config.evaluation
     with closing(make_vec(protocol.env, 1, **protocol.env_options)) as envs:
         spaces = Spaces.of(envs)
     if config.observations:
         spaces = spaces.only(config.observations)
     with seeding.preserved():
-        start.load(build(recipe, spaces, config).model)
+        model = build(recipe, spaces, config).model
+        if start is not None:
+            start.load(model)
 
 
 # -- what happens beside the updates -----------------------------------------------------------------

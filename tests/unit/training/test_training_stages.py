@@ -276,6 +276,21 @@ def test_an_environment_without_pictures_is_refused_before_anything_is_recorded(
     assert not list(tmp_path.rglob("*.h5"))
 
 
+@pytest.mark.parametrize(
+    ("env", "changes", "said"),
+    [
+        ("CartPole-v1", {}, "no observation 'image'. Known: vector"),
+        (DODGE, {"squash": "car"}, "'car', but the action space is Discrete"),
+    ],
+)
+def test_spaces_that_the_model_cannot_have_are_refused_before_anything_is_recorded(
+    tmp_path, env, changes, said
+):
+    with pytest.raises(SpaceError, match=said):
+        train_in_stages("world_models.small", config(evaluation__env=env, **changes), env, tmp_path)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
 def test_what_this_job_cannot_do_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="every frame"):
         train_in_stages("world_models.small", config(frame_skip=2), DODGE, tmp_path)
