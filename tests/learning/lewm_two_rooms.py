@@ -2,7 +2,8 @@
 
 Trains every seed from scratch, reaches 100 held-out goals 25 random-walk steps away and 100 goals in the
 opposite room, with the random policy and the same search in the true dynamics beside it, and writes one
-JSON line a seed into tests/learning/results/lewm_two_rooms.jsonl, training curves included.
+JSON line a seed into tests/learning/results/lewm_two_rooms.jsonl, in place of the seed's older one, training curves
+included.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from imagination import write
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.registry import recipe_config
@@ -25,6 +27,7 @@ from wm_toolkit.training.baselines import oracle_agent, random_agent
 from wm_toolkit.training.evaluate import evaluate
 from wm_toolkit.training.logging import METRICS, read_metrics
 
+RECIPE = "lewm.small"
 RESULTS = Path(__file__).parent / "results" / "lewm_two_rooms.jsonl"
 CURVES = ("loss/prediction", "loss/sigreg", "monitor/spread", "monitor/effective_rank")
 PROBE = "monitor/probe_r2/position"
@@ -34,12 +37,10 @@ SIGREG_MEAN_OVER = 50  # updates at the end of training; a single batch of 64 is
 def measure(seed: int, folder: Path, *, opposite: bool = True) -> dict[str, Any]:
     """Train one seed and measure everything; CPU seconds are of this process, one thread."""
     began = time.process_time()
-    config = recipe_config(
-        "lewm.small", train__seed=seed, train__log_every=5, evaluation__episodes=100
-    )
+    config = recipe_config(RECIPE, train__seed=seed, train__log_every=5, evaluation__episodes=100)
     data = jobs.prepare_two_rooms(folder / "tworooms.h5")
     run = folder / f"seed{seed}"
-    jobs.train_offline("lewm.small", config, data, run, probes=("position",))
+    jobs.train_offline(RECIPE, config, data, run, probes=("position",))
     trained = time.process_time()
     agent, ready = Agent.from_pretrained(run), jobs.offline_data(data, config)
     near = evaluate(agent, ready.held_out).to_json()
@@ -49,6 +50,7 @@ def measure(seed: int, folder: Path, *, opposite: bool = True) -> dict[str, Any]
     tail = last[-SIGREG_MEAN_OVER // config.train.log_every :]
     error = horizon_error(agent.model, jobs.monitor_batch(ready, 6))
     result: dict[str, Any] = {
+        "case": RECIPE,
         "seed": seed,
         "near": near,
         "sigreg": sum(tail) / len(tail),
@@ -76,7 +78,7 @@ def measure(seed: int, folder: Path, *, opposite: bool = True) -> dict[str, Any]
 
 def _opposite(agent: Agent) -> Any:
     protocol = agent.info["evaluation"]
-    config = recipe_config("lewm.small").evaluation
+    config = recipe_config(RECIPE).evaluation
     return dataclasses.replace(
         config,
         episodes=100,
@@ -89,9 +91,8 @@ def _opposite(agent: Agent) -> Any:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = []
     for number in map(int, sys.argv[1:] or ("0", "1", "2")):
         with tempfile.TemporaryDirectory() as temporary:
-            found.append(measure(number, Path(temporary)))
-        print(json.dumps({k: v for k, v in found[-1].items() if k != "curves"}), flush=True)
-    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in found))
+            line = measure(number, Path(temporary))
+        write(line, RESULTS)
+        print(json.dumps({k: v for k, v in line.items() if k != "curves"}), flush=True)

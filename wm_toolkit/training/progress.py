@@ -25,11 +25,12 @@ MANY = 20_000_000
 
 
 def what_learns(trainer: Trainer) -> str:
-    """How many parameters, where, for how long; on a CPU, what would be small enough for it."""
+    """How many parameters, where, for how long, on what; on a CPU, what would be small enough for it."""
     count = sum(p.numel() for p in trainer.agent.model.parameters())
     device = trainer.accelerator.device.type
     begun = f", going on after {trainer.update:,}" if trainer.update else ""
-    text = f"{count:,} parameters on {device}, {trainer.config.updates:,} updates{begun}"
+    read = ", ".join(trainer.agent.spaces.observation)
+    text = f"{count:,} parameters on {device}, {trainer.config.updates:,} updates{begun}, reading {read}"
     name = trainer.agent.recipe.partition(".")[0]
     if device == "cpu" and count > MANY and name:
         text += "".join(

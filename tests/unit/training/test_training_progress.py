@@ -19,7 +19,9 @@ def test_the_bar_shows_losses_and_what_monitors_measured(tmp_path, rng):
     text = drawn.getvalue()
     assert "6/6" in text
     parameters = sum(p.numel() for p in toy_agent().model.parameters())
-    assert f"{parameters:,} parameters on cpu, 6 updates\n" in text.replace("\r", "")
+    assert f"{parameters:,} parameters on cpu, 6 updates, reading vector\n" in text.replace(
+        "\r", ""
+    )
     for shown in ("prediction", "size", "spread", "effective_rank", "probe_r2/vector"):
         assert shown in text
 
