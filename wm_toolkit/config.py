@@ -64,6 +64,19 @@ def check_ranges(config: Any, **allowed: str) -> None:
             raise ConfigError(f"{type(config).__name__}.{name} is {value}, expected in {interval}")
 
 
+def one_of(config: Any, name: str, known: tuple[str, ...]) -> None:
+    """Check one setting that is a name.
+
+    Raises:
+        ConfigError: if it is not among `known`.
+    """
+    value = getattr(config, name)
+    if value not in known:
+        raise ConfigError(
+            f"{type(config).__name__}.{name} is {value!r}.{did_you_mean(str(value), known)}"
+        )
+
+
 def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     """All changes of one level at once, so that fields which must agree may change together."""
     hints = typing.get_type_hints(type(config))

@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from wm_toolkit.config import check_ranges, one_of
 from wm_toolkit.planning.base import PLANNERS
 from wm_toolkit.planning.gaussian import Gaussian, GaussianPlanner
 from wm_toolkit.planning.problem import Problem
-from wm_toolkit.planning.settings import at_least, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class CEM(GaussianPlanner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "elites", 2)
+        check_ranges(self, elites="[2, inf)")
         one_of(self, "deviation", ("unbiased", "population"))
 
     @classmethod

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wm_toolkit.config import check_ranges, one_of
 from wm_toolkit.errors import PlanError
 from wm_toolkit.planning.noise import block_noise
 from wm_toolkit.planning.problem import Problem
 from wm_toolkit.planning.sampling import AdaptivePlanner
-from wm_toolkit.planning.settings import at_least, one_of
 from wm_toolkit.structs import Struct
 
 
@@ -57,10 +57,7 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "init_std", 0)
-        if self.warm_std is not None:
-            at_least(self, "warm_std", 0)
-        at_least(self, "min_std", 0)
+        check_ranges(self, **dict.fromkeys(("init_std", "warm_std", "min_std"), "[0, inf)"))
         one_of(self, "least", ("floor", "added"))
 
     def begin(self, problem: Problem) -> Gaussian:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from wm_toolkit.config import check_ranges
 from wm_toolkit.errors import ConfigError, PlanError, did_you_mean
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.planning.base import PLANNERS, Plan
@@ -23,7 +24,6 @@ from wm_toolkit.planning.problem import (
     worst_unless_finite,
 )
 from wm_toolkit.planning.rollout import MEMORY_BYTES, score_and_gradient
-from wm_toolkit.planning.settings import at_least
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
 
@@ -64,10 +64,9 @@ class GradientPlanner:
     memory_bytes: int = MEMORY_BYTES
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "samples", "iterations", "memory_bytes"):
-            at_least(self, name, 1)
-        for name in ("learning_rate", "init_std", "noise_std"):
-            at_least(self, name, 0)
+        counts = ("horizon", "samples", "iterations", "memory_bytes")
+        scales = ("learning_rate", "init_std", "noise_std")
+        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"), **dict.fromkeys(scales, "[0, inf)"))
         if isinstance(self.optimizer, str) and self.optimizer not in _optimizers():
             raise ConfigError(
                 f"torch.optim has no optimizer {self.optimizer!r}."

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wm_toolkit.config import check_ranges, one_of
 from wm_toolkit.planning.base import PLANNERS
 from wm_toolkit.planning.gaussian import Gaussian, GaussianPlanner
 from wm_toolkit.planning.problem import Problem
-from wm_toolkit.planning.settings import at_least, one_of
 
 TINY = 1e-8
 """Keeps the relative temperature defined when all elites score alike."""
@@ -46,7 +46,7 @@ class MPPI(GaussianPlanner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "temperature", TINY)
+        check_ranges(self, temperature="[1e-8, inf)")
         for name, known in (
             ("temperature_unit", ("spread", "score")),
             ("deviation", ("refit", "fixed")),

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from wm_toolkit.config import check_ranges, one_of
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.models.base import WorldModel
 from wm_toolkit.nn.packed import PackedWeights, worth_packing
@@ -18,7 +19,6 @@ from wm_toolkit.planning.deadline import Deadline
 from wm_toolkit.planning.objective import Objective
 from wm_toolkit.planning.problem import Best, History, Problem, select_elites
 from wm_toolkit.planning.rollout import MEMORY_BYTES
-from wm_toolkit.planning.settings import at_least, one_of
 from wm_toolkit.structs import Struct, cat
 
 BeliefT = TypeVar("BeliefT")
@@ -66,8 +66,8 @@ class SamplingPlanner(ABC, Generic[BeliefT]):
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "samples", "iterations", "memory_bytes"):
-            at_least(self, name, 1)
+        counts = ("horizon", "samples", "iterations", "memory_bytes")
+        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"))
         one_of(self, "precision", ("float32", "bf16"))
 
     # -- to be written ---------------------------------------------------------------------------
@@ -195,11 +195,9 @@ class AdaptivePlanner(SamplingPlanner[BeliefT]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "elites", 1)
+        check_ranges(self, elites="[1, inf)", momentum="[0, 1)")
         if self.elites > self.samples:
             raise ConfigError(f"elites is {self.elites}, expected at most samples = {self.samples}")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum is {self.momentum}, expected at least 0 and below 1")
         one_of(self, "execute", ("mean", "best"))
 
     @abstractmethod

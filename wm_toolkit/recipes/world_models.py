@@ -18,6 +18,7 @@ from wm_toolkit.agents.fitness import DreamFitness, EnvFitness, Fitness
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.agents.recorded import recording
 from wm_toolkit.agents.staged import Part, Stage, StagedLearner, train_only
+from wm_toolkit.config import check_ranges
 from wm_toolkit.envs.dream import Termination
 from wm_toolkit.envs.make import make_vec
 from wm_toolkit.errors import ConfigError
@@ -26,7 +27,7 @@ from wm_toolkit.models.mdn_rnn import MDNRNN, Choices
 from wm_toolkit.planning.objective import Survival
 from wm_toolkit.registry import recipe
 from wm_toolkit.spaces import Spaces
-from wm_toolkit.training.config import ReturnConfig, TrainConfig, at_least_one
+from wm_toolkit.training.config import ReturnConfig, TrainConfig
 from wm_toolkit.training.staged_source import StageData
 from wm_toolkit.training.stages import StagedConfig, train_in_stages
 
@@ -106,9 +107,9 @@ class WorldModelsConfig(StagedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(self, "vision_updates", "vision_batch", "memory_updates", "horizon", "starts")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature is {self.temperature}, expected above 0")
+        updates = ("vision_updates", "memory_updates")
+        counts = (*updates, "vision_batch", "horizon", "starts")
+        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"), temperature="(0, inf)")
         if self.fitness == "dream" and not self.ending:
             raise ConfigError(
                 "dreams pay for survival here, so M must learn endings; set ending=true, or fitness='real'"

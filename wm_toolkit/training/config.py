@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from wm_toolkit.config import from_dict
+from wm_toolkit.config import check_ranges, from_dict
 from wm_toolkit.errors import ConfigError
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -121,7 +121,7 @@ class ProtocolConfig:
     group: int | None = None
 
     def __post_init__(self) -> None:
-        at_least_one(self, "episodes", "frame_skip", "group")
+        check_ranges(self, **dict.fromkeys(("episodes", "frame_skip", "group"), "[1, inf)"))
         if not 0 < self.holdout < 1:
             raise ConfigError(f"holdout is {self.holdout}, expected a share between 0 and 1")
 
@@ -159,7 +159,7 @@ class EvaluationConfig(ProtocolConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(self, "goal_offset", "budget")
+        check_ranges(self, **dict.fromkeys(("goal_offset", "budget"), "[1, inf)"))
         if self.budget % self.frame_skip:
             raise ConfigError(
                 f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
@@ -184,19 +184,7 @@ class ReturnConfig(ProtocolConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(self, "budget")
-
-
-def at_least_one(config: Any, *names: str) -> None:
-    """Refuse a field that is given and below 1.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}, expected at least 1")
+        check_ranges(self, **dict.fromkeys(("budget",), "[1, inf)"))
 
 
 def saved_protocol(saved: Mapping[str, Any]) -> EvaluationConfig | ReturnConfig:

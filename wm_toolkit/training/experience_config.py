@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from wm_toolkit.config import check_ranges
 from wm_toolkit.data.rings import DEFAULT_MEMORY
 from wm_toolkit.data.samplers import Mix
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.training.config import OfflineConfig, ReturnConfig, at_least_one
+from wm_toolkit.training.config import OfflineConfig, ReturnConfig
 
 __all__ = ["ExperienceConfig", "ReturnConfig", "updates_within"]
 
@@ -70,13 +71,9 @@ class ExperienceConfig(OfflineConfig):
     evaluation: ReturnConfig = ReturnConfig()
 
     def __post_init__(self) -> None:
-        at_least_one(self, "sequence", "envs", "burst", "capacity", "memory")
-        at_least_one(self, "actor_processes", "sync_every")
-        if self.train_ratio <= 0 or min(self.prefill, self.pretrain) < 0:
-            raise ConfigError(
-                f"train_ratio is {self.train_ratio}, prefill {self.prefill}, pretrain {self.pretrain}; "
-                "expected above 0, and both of the others at least 0"
-            )
+        rows, many = ("sequence", "burst", "capacity", "memory"), ("envs", "actor_processes")
+        check_ranges(self, **dict.fromkeys((*rows, *many, "sync_every"), "[1, inf)"))
+        check_ranges(self, train_ratio="(0, inf)", prefill="[0, inf)", pretrain="[0, inf)")
         self._check_actors()
 
     def _check_actors(self) -> None:

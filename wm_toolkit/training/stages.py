@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.staged import StagedLearner
 from wm_toolkit.batch import Batch
+from wm_toolkit.config import check_ranges
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.envs.make import make_vec
@@ -28,7 +29,7 @@ from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
 from wm_toolkit.training.checkpoints import Checkpoints
 from wm_toolkit.training.collect import Progress, RandomPolicy, collect
-from wm_toolkit.training.config import ReturnConfig, at_least_one
+from wm_toolkit.training.config import ReturnConfig
 from wm_toolkit.training.dream_hooks import DreamReport, held_out_windows
 from wm_toolkit.training.experience_config import ExperienceConfig
 from wm_toolkit.training.hooks import Hook
@@ -64,9 +65,7 @@ class StagedConfig(ExperienceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(self, "rollouts", "rollout_steps")
-        if not 0 <= self.sticky < 1:
-            raise ConfigError(f"sticky is {self.sticky}, expected a probability below 1")
+        check_ranges(self, rollouts="[1, inf)", rollout_steps="[1, inf)", sticky="[0, 1)")
 
     @property
     def stages(self) -> tuple[StageData, ...]:
