@@ -59,6 +59,7 @@ def batch_of(spaces: Spaces = BOX, *, last: bool = False) -> Batch:
     if last:
         cut[:, 2], first[:, 3] = True, True
     obs = {"vector": torch.randn(3, 5, 3, generator=rng)}
+    spaces.action.seed(0)
     action = spaces.encode_action(np.stack([[spaces.action.sample()] * 5] * 3))
     return Batch(obs, action.float(), first, torch.randn(3, 5, generator=rng), cut, cut)
 

@@ -175,6 +175,8 @@ def test_a_recipe_learns_and_acts_from_observations_of_every_shape(name):
     spaces = spaces_of(**SHAPED)
     settings = sizes.get(name.partition(".")[0], smaller)
     agent = build(name, spaces, **settings, train__precision="no")
+    for number, space in enumerate(SHAPED.values()):
+        space.seed(number)
     rows = [{k: space.sample() for k, space in SHAPED.items()} for _ in range(8)]
     obs = {k: torch.as_tensor(np.stack([r[k] for r in rows])).unflatten(0, (2, 4)) for k in SHAPED}
     first = torch.zeros(2, 4, dtype=torch.bool)

@@ -57,7 +57,9 @@ def tiny(name: str, spaces: Spaces, **overrides):
 
 def batch_of(spaces: Spaces, rows: int = 2, length: int = 4) -> Batch:
     obs = {}
-    for key, space in spaces.observation.items():
+    spaces.action.seed(0)
+    for number, (key, space) in enumerate(spaces.observation.items()):
+        space.seed(number)
         drawn = np.stack([[space.sample() for _ in range(length)] for _ in range(rows)])
         obs[key] = torch.as_tensor(drawn)
     action = np.stack([[spaces.action.sample() for _ in range(length)] for _ in range(rows)])
