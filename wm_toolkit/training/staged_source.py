@@ -142,7 +142,9 @@ class StagedSource:
                 statistics = encoder.statistics(encoder.pixels({encoder.key: images}))
                 found.append(torch.cat(statistics, -1).float().cpu())
             self._codes = torch.cat(found)
-        return self._codes[torch.from_numpy(np.searchsorted(self._coded, places))]
+        if len(self._coded) < len(self._rows):
+            places = np.searchsorted(self._coded, places)
+        return self._codes[torch.from_numpy(places)]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is."""
