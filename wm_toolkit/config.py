@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from wm_toolkit.errors import ConfigError, did_you_mean
@@ -45,17 +45,21 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     return _replace(config, changes, "")
 
 
-def check_ranges(config: Any, **allowed: str) -> None:
+def check_ranges(
+    config: Any, groups: Mapping[str, Iterable[str]] | None = None, **allowed: str
+) -> None:
     """Refuse numbers out of range; fields that are None pass.
 
     Args:
         config: a config dataclass.
-        allowed: the interval of a field, as mathematics writes it: `lam="[0, 1]"`, `lr="(0, inf)"`.
+        groups: names of fields by the interval they share: `{"[1, inf)": ("envs", "burst")}`.
+        allowed: the interval of one field, as mathematics writes it: `lam="[0, 1]"`, `lr="(0, inf)"`.
 
     Raises:
         ConfigError: naming the first field that is out of range, its value and the range.
     """
-    for name, interval in allowed.items():
+    shared = {name: interval for interval, names in (groups or {}).items() for name in names}
+    for name, interval in {**shared, **allowed}.items():
         value = getattr(config, name)
         low, high = (float(bound) for bound in interval[1:-1].split(","))
         above = value is None or (value >= low if interval[0] == "[" else value > low)

@@ -57,7 +57,7 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, **dict.fromkeys(("init_std", "warm_std", "min_std"), "[0, inf)"))
+        check_ranges(self, {"[0, inf)": ("init_std", "warm_std", "min_std")})
         one_of(self, "least", ("floor", "added"))
 
     def begin(self, problem: Problem) -> Gaussian:

@@ -66,7 +66,7 @@ class GradientPlanner:
     def __post_init__(self) -> None:
         counts = ("horizon", "samples", "iterations", "memory_bytes")
         scales = ("learning_rate", "init_std", "noise_std")
-        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"), **dict.fromkeys(scales, "[0, inf)"))
+        check_ranges(self, {"[1, inf)": counts, "[0, inf)": scales})
         if isinstance(self.optimizer, str) and self.optimizer not in _optimizers():
             raise ConfigError(
                 f"torch.optim has no optimizer {self.optimizer!r}."

@@ -67,7 +67,7 @@ class SamplingPlanner(ABC, Generic[BeliefT]):
 
     def __post_init__(self) -> None:
         counts = ("horizon", "samples", "iterations", "memory_bytes")
-        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"))
+        check_ranges(self, {"[1, inf)": counts})
         one_of(self, "precision", ("float32", "bf16"))
 
     # -- to be written ---------------------------------------------------------------------------

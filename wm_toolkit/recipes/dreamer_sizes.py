@@ -34,7 +34,7 @@ class Size:
     layers: int = 1
 
     def __post_init__(self) -> None:
-        check_ranges(self, **{field.name: "[1, inf)" for field in dataclasses.fields(self)})
+        check_ranges(self, {"[1, inf)": [field.name for field in dataclasses.fields(self)]})
 
     def check_blocks(self) -> None:
         """Refuse a state that cannot be cut into the GRU's blocks.

@@ -109,7 +109,7 @@ class WorldModelsConfig(StagedConfig):
         super().__post_init__()
         updates = ("vision_updates", "memory_updates")
         counts = (*updates, "vision_batch", "horizon", "starts")
-        check_ranges(self, **dict.fromkeys(counts, "[1, inf)"), temperature="(0, inf)")
+        check_ranges(self, {"[1, inf)": counts}, temperature="(0, inf)")
         if self.fitness == "dream" and not self.ending:
             raise ConfigError(
                 "dreams pay for survival here, so M must learn endings; set ending=true, or fitness='real'"

@@ -121,7 +121,7 @@ class ProtocolConfig:
     group: int | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self, **dict.fromkeys(("episodes", "frame_skip", "group"), "[1, inf)"))
+        check_ranges(self, {"[1, inf)": ("episodes", "frame_skip", "group")})
         if not 0 < self.holdout < 1:
             raise ConfigError(f"holdout is {self.holdout}, expected a share between 0 and 1")
 
@@ -159,7 +159,7 @@ class EvaluationConfig(ProtocolConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, **dict.fromkeys(("goal_offset", "budget"), "[1, inf)"))
+        check_ranges(self, {"[1, inf)": ("goal_offset", "budget")})
         if self.budget % self.frame_skip:
             raise ConfigError(
                 f"budget {self.budget} is not a multiple of frame_skip {self.frame_skip}"
@@ -184,7 +184,7 @@ class ReturnConfig(ProtocolConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, **dict.fromkeys(("budget",), "[1, inf)"))
+        check_ranges(self, budget="[1, inf)")
 
 
 def saved_protocol(saved: Mapping[str, Any]) -> EvaluationConfig | ReturnConfig:

@@ -72,7 +72,7 @@ class ExperienceConfig(OfflineConfig):
 
     def __post_init__(self) -> None:
         rows, many = ("sequence", "burst", "capacity", "memory"), ("envs", "actor_processes")
-        check_ranges(self, **dict.fromkeys((*rows, *many, "sync_every"), "[1, inf)"))
+        check_ranges(self, {"[1, inf)": (*rows, *many, "sync_every")})
         check_ranges(self, train_ratio="(0, inf)", prefill="[0, inf)", pretrain="[0, inf)")
         self._check_actors()
 
