@@ -132,14 +132,9 @@ class DreamerV1Config(ExperienceConfig):
             "actor_layers",
         )
         weights = ("least_std", "free_nats", "kl_scale", "ending_scale", "noise")
-        check_ranges(
-            self,
-            **dict.fromkeys((*widths, *layers), "[1, inf)"),
-            **dict.fromkeys(weights, "[0, inf)"),
-            **dict.fromkeys(("random", "random_last"), "[0, 1]"),
-            actor_std="(0, inf)",
-            discount="(0, 1]",
-        )
+        shares = ("random", "random_last")
+        shared = {"[1, inf)": (*widths, *layers), "[0, inf)": weights, "[0, 1]": shares}
+        check_ranges(self, shared, actor_std="(0, inf)", discount="(0, 1]")
         check_one_discount(self)
 
 

@@ -114,13 +114,9 @@ class DreamerV2Config(ExperienceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         counts = ("deter", "latents", "classes", "depth", "units", "layers")
-        check_ranges(
-            self,
-            **dict.fromkeys(counts, "[1, inf)"),
-            **dict.fromkeys(("kl_scale", "free_nats", "ending_scale"), "[0, inf)"),
-            **dict.fromkeys(("unimix", "kl_balance"), "[0, 1]"),
-            discount="(0, 1]",
-        )
+        weights, shares = ("kl_scale", "free_nats", "ending_scale"), ("unimix", "kl_balance")
+        shared = {"[1, inf)": counts, "[0, inf)": weights, "[0, 1]": shares}
+        check_ranges(self, shared, discount="(0, 1]")
         check_one_discount(self)
 
 

@@ -116,13 +116,8 @@ class DreamerV3Config(ExperienceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = ("free_nats", "reconstruction", "dynamics", "representation", "horizon", "warmup")
-        check_ranges(
-            self,
-            **dict.fromkeys(weights, "[0, inf)"),
-            unimix="[0, 1]",
-            policy_unimix="[0, 1]",
-            lr="(0, inf)",
-        )
+        shares = ("unimix", "policy_unimix")
+        check_ranges(self, {"[0, inf)": weights, "[0, 1]": shares}, lr="(0, inf)")
         self._check_discount()
         if self.networks == "blocks":
             self.size.check_blocks()

@@ -107,13 +107,8 @@ class PlaNetConfig(ExperienceConfig):
             "overshooting_scale",
             "noise",
         )
-        check_ranges(
-            self,
-            **dict.fromkeys((*widths, *counts), "[1, inf)"),
-            **dict.fromkeys(weights, "[0, inf)"),
-            bits="[1, 8]",
-            random="[0, 1]",
-        )
+        shared = {"[1, inf)": (*widths, *counts), "[0, inf)": weights}
+        check_ranges(self, shared, bits="[1, 8]", random="[0, 1]")
 
 
 def _repeat(times: int) -> PlaNetConfig:
