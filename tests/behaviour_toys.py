@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
 import numpy as np
 import torch
+from dreamer_toys import NUMBERS, SMALL, small_agent
 from torch import nn
 
 from wm_toolkit.agents.actor_critic import ActorCritic, BehaviourConfig
 from wm_toolkit.batch import Batch
-from wm_toolkit.recipes.dreamer_v3 import Size, actor, two_hot, world_model
-from wm_toolkit.registry import build
+from wm_toolkit.recipes.dreamer_v3 import actor, two_hot, world_model
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import flatten
 
-SMALL = Size(deter=16, units=8, classes=3, depth=1)
-OBSERVED = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-BOX = Spaces(OBSERVED, gym.spaces.Box(-1, 1, (2,), np.float32))
-CHOICE = Spaces(OBSERVED, gym.spaces.Discrete(3))
 
-
-def behaviour(spaces: Spaces = BOX, **options) -> ActorCritic:
+def behaviour(spaces: Spaces = NUMBERS, **options) -> ActorCritic:
     torch.manual_seed(0)
     model = world_model(spaces, SMALL)
     model.heads["policy"] = actor(spaces, model.rssm.width, SMALL.units)
@@ -36,22 +30,16 @@ def woken(model: nn.Module) -> None:
             nn.init.normal_(part.weight, std=0.3)
 
 
-V1 = {"deter": 8, "hidden": 8, "stoch": 4, "units": 8, "behaviour__horizon": 4}
-V2 = {"deter": 8, "latents": 3, "classes": 3, "units": 8, "layers": 1, "behaviour__horizon": 4}
-V3 = {"size": SMALL, "behaviour__horizon": 4}
-
-
-def program(name: str, spaces: Spaces = BOX, **overrides) -> ActorCritic:
-    """The losses of a small recipe."""
-    torch.manual_seed(0)
-    learner = build(name, spaces, **overrides).learner
+def program(name: str, spaces: Spaces = NUMBERS, **overrides) -> ActorCritic:
+    """The losses of a small recipe in dreams of four steps."""
+    learner = small_agent(name, spaces, behaviour__horizon=4, **overrides).learner
     assert isinstance(learner.program, ActorCritic)
     woken(learner.program.model)
     learner.program.restart()
     return learner.program
 
 
-def batch_of(spaces: Spaces = BOX, *, last: bool = False) -> Batch:
+def batch_of(spaces: Spaces = NUMBERS, *, last: bool = False) -> Batch:
     rng = torch.Generator().manual_seed(0)
     first = torch.zeros(3, 5, dtype=torch.bool)
     first[:, 0] = True

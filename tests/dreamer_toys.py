@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wm_toolkit.agents.agent import Agent
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.encoders.observations import ObservationEncoder
 from wm_toolkit.heads.bernoulli import Bernoulli, BernoulliHead
@@ -19,6 +20,7 @@ from wm_toolkit.models.base import WorldModel
 from wm_toolkit.models.dreamer import KL, Dreamer
 from wm_toolkit.models.rssm import RSSM, DenseCore, Gaussian, GaussianBelief
 from wm_toolkit.recipes.dreamer_v3 import Size, world_model
+from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import Struct
 
@@ -36,6 +38,20 @@ SPACES = {
         gym.spaces.Discrete(3),
     ),
 }
+NUMBERS = SPACES["vector"]
+CHOICES = dataclasses.replace(NUMBERS, action=gym.spaces.Discrete(3))
+WIDTHS: dict[str, dict] = {
+    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
+    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8, "depth": 1},
+    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8, "depth": 1},
+    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8, "depth": 1},
+}
+
+
+def small_agent(name: str, spaces: Spaces = NUMBERS, **settings) -> Agent:
+    """A recipe of the family, or a preset of it, at the least widths that show everything."""
+    torch.manual_seed(0)
+    return build(name, spaces, **WIDTHS[name.partition(".")[0]] | settings)
 
 
 def categorical_dreamer(name: str = "vector") -> Dreamer:

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from dreamer_toys import small_agent
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,7 +21,6 @@ from wm_toolkit.heads.twohot import TwoHotHead
 from wm_toolkit.models.dreamer import Dreamer
 from wm_toolkit.nn.dense import V3 as NEWEST
 from wm_toolkit.nn.dense import V3_PREPRINT, linear
-from wm_toolkit.recipes.dreamer_v3 import Size
 from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.optimizer import AdamPart
@@ -132,12 +132,6 @@ BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
 CHOICE = gym.spaces.Discrete(3)
 PIXELS = {"image": gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)}
 VECTOR = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-SMALL = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
-    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8, "depth": 1},
-    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8, "depth": 1},
-    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8, "depth": 1},
-}
 
 
 # How actor and critic learn, and what the "continue" head learns for a state that is not terminal.
@@ -180,8 +174,7 @@ BEHAVIOURS: dict[str, tuple[float | None, dict[str, Any]]] = {
 
 
 def small(name: str, spaces: Spaces):
-    torch.manual_seed(0)
-    return build(name, spaces, **SMALL[name.partition(".")[0]], train__precision="no")
+    return small_agent(name, spaces, train__precision="no")
 
 
 def dreamer(name: str, spaces: Spaces) -> Dreamer:

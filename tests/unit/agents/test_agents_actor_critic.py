@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from behaviour_toys import (
-    BOX,
-    CHOICE,
-    SMALL,
-    V1,
-    V2,
-    V3,
-    batch_of,
-    behaviour,
-    parts_with_gradient,
-    program,
-    start_of,
-)
+from behaviour_toys import batch_of, behaviour, parts_with_gradient, program, start_of
+from dreamer_toys import CHOICES, NUMBERS, SMALL
 from torch.testing import assert_close
 
 from wm_toolkit.agents.actor_critic import ActorCritic
@@ -41,20 +30,20 @@ def test_the_value_term_teaches_the_critic_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "spaces", "small"),
+    ("name", "spaces"),
     [
-        ("dreamer_v1", BOX, V1),
-        ("dreamer_v1.discrete", CHOICE, V1),
-        ("dreamer_v2.atari", CHOICE, V2),
-        ("dreamer_v2.dmc", BOX, V2),
-        ("dreamer_v3", BOX, V3),
-        ("dreamer_v3", CHOICE, V3),
-        ("dreamer_v3.arxiv_v1", BOX, V3),
+        ("dreamer_v1", NUMBERS),
+        ("dreamer_v1.discrete", CHOICES),
+        ("dreamer_v2.atari", CHOICES),
+        ("dreamer_v2.dmc", NUMBERS),
+        ("dreamer_v3", NUMBERS),
+        ("dreamer_v3", CHOICES),
+        ("dreamer_v3.arxiv_v1", NUMBERS),
     ],
 )
-def test_of_a_whole_batch_too_the_behaviours_terms_teach_their_own_heads_alone(name, spaces, small):
+def test_of_a_whole_batch_too_the_behaviours_terms_teach_their_own_heads_alone(name, spaces):
     """Dreams begin in posteriors, which learn nothing from what is dreamt on."""
-    ac = program(name, spaces, **small)
+    ac = program(name, spaces)
     losses = ac(batch_of(spaces))
     assert parts_with_gradient(ac, losses["policy"]) == {"policy"}
     assert parts_with_gradient(ac, losses["value"]) == {"value"}
@@ -79,8 +68,8 @@ def test_after_a_dream_every_parameter_may_learn_again():
 
 
 def test_reinforce_is_the_weighted_score_times_the_scaled_advantage():
-    ac = behaviour(CHOICE, entropy=0.0)
-    start = start_of(ac, batch_of(CHOICE))
+    ac = behaviour(CHOICES, entropy=0.0)
+    start = start_of(ac, batch_of(CHOICES))
     torch.manual_seed(1)
     losses, returns = ac.behaviour(start)
     torch.manual_seed(1)
@@ -130,12 +119,12 @@ def test_the_slow_critic_follows_by_its_rate():
 
 def test_a_model_without_a_policy_is_refused():
     with pytest.raises(ConfigError, match=r"'policy', 'value'"):
-        ActorCritic(world_model(BOX, SMALL))
+        ActorCritic(world_model(NUMBERS, SMALL))
 
 
 # -- the older generations ---------------------------------------------------------------------------
 def test_v1s_actor_term_teaches_the_actor_alone_through_the_dynamics():
-    ac = program("dreamer_v1", **V1)
+    ac = program("dreamer_v1")
     losses, _ = ac.behaviour(start_of(ac, batch_of()))
     assert parts_with_gradient(ac, losses["policy"]) == {"policy"}
     assert parts_with_gradient(ac, losses["value"]) == {"value"}
@@ -143,7 +132,7 @@ def test_v1s_actor_term_teaches_the_actor_alone_through_the_dynamics():
 
 
 def test_v1s_actor_loss_is_minus_the_weighted_return_and_its_critics_half_the_squared_error():
-    ac = program("dreamer_v1", **V1)
+    ac = program("dreamer_v1")
     start = start_of(ac, batch_of())
     torch.manual_seed(1)
     losses, returns = ac.behaviour(start)
@@ -160,7 +149,7 @@ def test_v1s_actor_loss_is_minus_the_weighted_return_and_its_critics_half_the_sq
 
 def test_v1s_actor_learns_through_what_it_does_and_not_through_what_it_sees():
     """The gradient through the dynamics, where what the actor reads is a constant."""
-    ac = program("dreamer_v1", **V1)
+    ac = program("dreamer_v1")
     start, model = start_of(ac, batch_of()), ac.model
     policy = list(model.heads["policy"].parameters())
     torch.manual_seed(1)
@@ -183,18 +172,18 @@ def test_v1s_actor_learns_through_what_it_does_and_not_through_what_it_sees():
 
 
 def test_v1_begins_no_dream_in_a_sequences_last_state_where_it_predicts_endings():
-    ac = program("dreamer_v1", predict_ending=True, **V1)
+    ac = program("dreamer_v1", predict_ending=True)
     losses = ac(batch_of())
     assert losses["policy"].shape == losses["value"].shape == (3, 4)
     assert losses["continue"].shape == (3, 5)
 
 
 def test_v2_judges_an_action_by_the_slow_value_of_where_it_led():
-    ac = program("dreamer_v2", CHOICE, **V2)
+    ac = program("dreamer_v2", CHOICES)
     assert ac.slow is not None
     for p in ac.slow.parameters():
         torch.nn.init.normal_(p, std=0.5)
-    start, live = start_of(ac, batch_of(CHOICE)), torch.ones(15)
+    start, live = start_of(ac, batch_of(CHOICES)), torch.ones(15)
     live[2] = 0.0
     torch.manual_seed(1)
     losses, _ = ac.behaviour(start, live)
@@ -213,9 +202,9 @@ def test_v2_judges_an_action_by_the_slow_value_of_where_it_led():
 
 
 def test_v2_takes_gradients_through_the_dynamics_for_numbers_and_mixes_on_demand():
-    assert program("dreamer_v2", BOX, **V2).share == 0.0
-    assert program("dreamer_v2", CHOICE, **V2).share == 1.0
-    ac = program("dreamer_v2", BOX, behaviour__estimator="both", behaviour__mix=0.25, **V2)
+    assert program("dreamer_v2", NUMBERS).share == 0.0
+    assert program("dreamer_v2", CHOICES).share == 1.0
+    ac = program("dreamer_v2", NUMBERS, behaviour__estimator="both", behaviour__mix=0.25)
     start = start_of(ac, batch_of())
     torch.manual_seed(1)
     losses, _ = ac.behaviour(start)
@@ -231,7 +220,7 @@ def test_v2_takes_gradients_through_the_dynamics_for_numbers_and_mixes_on_demand
 
 
 def test_v2s_slow_critic_is_a_copy_made_every_hundred_updates():
-    ac = program("dreamer_v2", **V2)
+    ac = program("dreamer_v2")
     assert ac.slow is not None
     with torch.no_grad():
         for p in ac.model.heads["value"].parameters():
@@ -244,7 +233,7 @@ def test_v2s_slow_critic_is_a_copy_made_every_hundred_updates():
 
 
 def test_the_preprint_dreams_on_where_ending_is_unlikely_and_raises_the_advantage():
-    ac = program("dreamer_v3.arxiv_v1", **V3)
+    ac = program("dreamer_v3.arxiv_v1")
     start, live = start_of(ac, batch_of()), torch.ones(15)
     live[0] = 0.0
     torch.manual_seed(1)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
-from torch import nn
+from behaviour_toys import behaviour
+from dreamer_toys import CHOICES, NUMBERS
 from torch.nn import functional
 from torch.testing import assert_close
 
 from wm_toolkit.agents import actor_critic
-from wm_toolkit.agents.actor_critic import ActorCritic, BehaviourConfig
+from wm_toolkit.agents.actor_critic import ActorCritic
 from wm_toolkit.heads.twohot import TwoHot, symmetric_bins
 from wm_toolkit.heads.twohot import two_hot as code
 from wm_toolkit.models.rssm import Categorical, Latent
 from wm_toolkit.nn.choices import Choices
-from wm_toolkit.recipes.dreamer_v3 import Size, actor, two_hot, world_model
-from wm_toolkit.spaces import Spaces
 
-SMALL = Size(deter=16, units=8, classes=3, depth=1)
-OBSERVED = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-ACTIONS = {
-    "box": gym.spaces.Box(-1, 1, (2,), np.float32),
-    "choice": gym.spaces.Discrete(3),
-}
-
-
-def behaviour(space: gym.Space, **options) -> ActorCritic:
-    torch.manual_seed(0)
-    spaces = Spaces(OBSERVED, space)
-    model = world_model(spaces, SMALL)
-    model.heads["policy"] = actor(spaces, model.rssm.width, SMALL.units)
-    model.heads["value"] = two_hot(model.rssm.width, SMALL.units)
-    program = ActorCritic(model, BehaviourConfig(horizon=4, **options))
-    for part in program.modules():  # what starts at zero hides what flows through it
-        if isinstance(part, nn.Linear) and not part.weight.any():
-            nn.init.normal_(part.weight, std=0.3)
-    return program
+SPACES = {"box": NUMBERS, "choice": CHOICES}
 
 
 def starts(program: ActorCritic, rng: torch.Generator) -> Latent:
@@ -56,10 +35,10 @@ def gradients(program: ActorCritic, start: Latent) -> list[torch.Tensor | None]:
     return said + [p.grad for p in program.model.parameters()]
 
 
-@pytest.mark.parametrize("space", ACTIONS)
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("slow_targets", [False, True])
 def test_a_dream_in_indices_is_the_dream_in_one_hot_vectors(space, slow_targets, rng, monkeypatch):
-    program = behaviour(ACTIONS[space], slow_targets=slow_targets)
+    program = behaviour(SPACES[space], slow_targets=slow_targets)
     start = starts(program, rng)
     assert isinstance(program.dream(start).features, Choices)
     fast = gradients(program, start)
@@ -74,7 +53,7 @@ def test_a_dream_in_indices_is_the_dream_in_one_hot_vectors(space, slow_targets,
 
 
 def test_losses_are_those_of_heads_asked_about_the_whole_dream(rng):
-    program = behaviour(ACTIONS["box"], entropy=0.01)
+    program = behaviour(entropy=0.01)
     start = starts(program, rng)
     torch.manual_seed(1)
     losses, returns = program.behaviour(start)
@@ -121,7 +100,7 @@ def test_classes_without_a_chance_are_never_drawn(rng):
 
 
 def test_an_unrolled_core_steps_as_the_core(rng):
-    core = behaviour(ACTIONS["box"]).model.rssm.core
+    core = behaviour().model.rssm.core
     deter, stoch = torch.randn(2, 16, generator=rng), torch.rand(2, 96, generator=rng)
     action = core.embed(torch.rand(2, 2, generator=rng))
     step = core.unrolled()

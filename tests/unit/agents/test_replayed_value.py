@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from behaviour_toys import V1, batch_of, behaviour, program
+from behaviour_toys import batch_of, behaviour, program
 from torch.testing import assert_close
 
 from wm_toolkit.errors import DataError
@@ -71,7 +71,7 @@ def test_padding_before_or_behind_a_window_is_no_part_of_the_replayed_value(real
 
 
 def test_a_replayed_value_asks_for_the_ends_of_episodes():
-    ac = program("dreamer_v1", behaviour__replay_value=0.3, **V1)
+    ac = program("dreamer_v1", behaviour__replay_value=0.3)
     assert ac(batch_of())["replay_value"].shape == (3, 4)
     with pytest.raises(
         DataError, match=r"Batch\.terminated is None.*set behaviour\.replay_value to 0"

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
+from dreamer_toys import small_agent
 from torch.testing import assert_close
 
 from wm_toolkit.models.rssm import DenseCore, bounded
-from wm_toolkit.recipes.dreamer_v3 import Size
-from wm_toolkit.registry import build
-from wm_toolkit.spaces import Spaces
-
-OBSERVED = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-BOX = Spaces(OBSERVED, gym.spaces.Box(-1, 1, (2,), np.float32))
-SMALL = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
-    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8},
-    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8},
-    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8},
-}
 
 
 def model_of(name: str):
-    torch.manual_seed(0)
-    return build(name, BOX, **SMALL[name.partition(".")[0]]).model.eval()
+    return small_agent(name).model.eval()
 
 
 def test_numbers_beyond_one_are_scaled_back_to_it_and_others_stay():

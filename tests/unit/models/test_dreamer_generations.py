@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from dreamer_toys import WIDTHS, small_agent
 from torch.testing import assert_close
 
 from wm_toolkit.batch import Batch
@@ -15,26 +16,16 @@ from wm_toolkit.encoders.observations import coarse
 from wm_toolkit.losses.kl import kl_normal
 from wm_toolkit.models.dreamer import without_first
 from wm_toolkit.models.rssm import CategoricalBelief, GaussianBelief
-from wm_toolkit.recipes.dreamer_v3 import Size
-from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import unbind
 
 BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
 VECTOR = Spaces({"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}, BOX)
 IMAGE = Spaces({"image": gym.spaces.Box(0, 255, (64, 64, 1), np.uint8)}, BOX)
-TINY = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
-    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8, "depth": 1},
-    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8, "depth": 1},
-    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8, "depth": 1},
-}
 
 
 def tiny(name: str, spaces: Spaces = VECTOR, **overrides):
-    torch.manual_seed(0)
-    settings = {"train__precision": "no", **TINY[name.partition(".")[0]], **overrides}
-    return build(name, spaces, **settings)
+    return small_agent(name, spaces, train__precision="no", **overrides)
 
 
 def batch_of(
@@ -54,7 +45,7 @@ def batch_of(
 
 
 # -- filtering ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_a_sequence_with_a_reset_equals_two_sequences(name, rng):
     model = tiny(name).model.eval()
     batch = batch_of(rng)
@@ -227,7 +218,7 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_a_batch_can_be_learnt_by_heart(name, rng):
     agent, batch = tiny(name, **QUICK[name]), batch_of(rng)
     torch.manual_seed(1)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from dreamer_toys import CHOICES, small_agent
 
 from wm_toolkit.errors import ConfigError
-from wm_toolkit.recipes.dreamer_v3 import Size
-from wm_toolkit.registry import build, recipe_config
-from wm_toolkit.spaces import Spaces
-
-SPACES = Spaces({"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}, gym.spaces.Discrete(3))
-V1 = {"deter": 8, "hidden": 8, "stoch": 4, "units": 8}
-V2 = {"deter": 8, "latents": 3, "classes": 3, "units": 8, "layers": 1}
-V3 = {"size": Size(16, 8, 3, 1, latents=4)}
-PLANET = {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8}
+from wm_toolkit.registry import recipe_config
 
 
 @pytest.mark.parametrize(
@@ -65,7 +55,7 @@ def test_updates_on_the_prefill_alone_count_beside_those_that_follow_environment
 
 
 def test_v1s_random_choices_become_rarer_with_the_updates():
-    agent = build("dreamer_v1.discrete", SPACES, **V1)
+    agent = small_agent("dreamer_v1.discrete", CHOICES)
     found = []
     for updates in (0, 100_000, 200_000, 900_000):
         agent.learner.updates = updates
@@ -76,31 +66,31 @@ def test_v1s_random_choices_become_rarer_with_the_updates():
 def test_v1_for_choices_learns_tanh_rewards_in_short_dreams():
     config = recipe_config("dreamer_v1.discrete")
     assert (config.kl_scale, config.behaviour.horizon, config.tanh_reward) == (0.1, 10, True)
-    assert build("dreamer_v1.discrete", SPACES, **V1).model.squash_reward
+    assert small_agent("dreamer_v1.discrete", CHOICES).model.squash_reward
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes", "what"),
+    ("name", "what"),
     [
-        ("dreamer_v3", V3, "the range of the returns"),
-        ("dreamer_v2.dmc", V2, "the mean divergence"),
-        ("dreamer_v1", V1, "the mean divergence"),
+        ("dreamer_v3", "the range of the returns"),
+        ("dreamer_v2.dmc", "the mean divergence"),
+        ("dreamer_v1", "the mean divergence"),
     ],
 )
-def test_what_counts_for_a_whole_batch_cannot_be_learnt_in_pieces(name, sizes, what):
+def test_what_counts_for_a_whole_batch_cannot_be_learnt_in_pieces(name, what):
     with pytest.raises(ConfigError, match=f"accumulation is 2, but {what}"):
-        build(name, SPACES, **sizes, train__accumulation=2)
+        small_agent(name, CHOICES, train__accumulation=2)
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("planet", PLANET), ("dreamer_v2", V2)])
-def test_what_counts_state_by_state_may_be_learnt_in_pieces(name, sizes):
-    assert build(name, SPACES, **sizes, train__accumulation=2).learner.accumulation == 2
+@pytest.mark.parametrize("name", ["planet", "dreamer_v2"])
+def test_what_counts_state_by_state_may_be_learnt_in_pieces(name):
+    assert small_agent(name, CHOICES, train__accumulation=2).learner.accumulation == 2
 
 
 @pytest.mark.parametrize("settled", ["auto", "mode", "sample"])
 def test_v3_decides_by_mode_or_by_a_draw_when_it_does_not_explore(settled):
     torch.manual_seed(0)
-    agent = build("dreamer_v3", SPACES, **V3, settled=settled)
+    agent = small_agent("dreamer_v3", CHOICES, settled=settled)
     last = agent.model.heads["policy"].net[-1]
     torch.nn.init.zeros_(last.weight)
     last.bias.data = torch.tensor([0.5, 0.3, 0.2]).log()
@@ -111,9 +101,8 @@ def test_v3_decides_by_mode_or_by_a_draw_when_it_does_not_explore(settled):
 
 
 def test_v3_takes_the_mode_of_numbers_unless_it_is_told_to_draw():
-    spaces = dataclasses.replace(SPACES, action=gym.spaces.Box(-1, 1, (2,), np.float32))
     for settled, drawn in (("auto", False), ("sample", True)):
-        agent = build("dreamer_v3", spaces, **V3, settled=settled)
+        agent = small_agent("dreamer_v3", settled=settled)
         obs = {"vector": np.zeros((8, 3), np.float32)}
         decision, _ = agent.act(obs, agent.initial(8), is_first=np.ones(8, bool))
         assert (decision.action.std(0) > 0.05).all() == drawn

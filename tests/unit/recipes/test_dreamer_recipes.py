@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from dreamer_toys import WIDTHS, small_agent
 from torch import nn
 
 from wm_toolkit.agents.actors import NoisyActor, PlanningActor
@@ -16,8 +17,7 @@ from wm_toolkit.config import from_dict, to_dict
 from wm_toolkit.errors import ConfigError, SpaceError
 from wm_toolkit.planning.categorical import CategoricalCEM
 from wm_toolkit.planning.cem import CEM
-from wm_toolkit.recipes.dreamer_v3 import Size
-from wm_toolkit.registry import RECIPES, build, recipe_config, recipe_names
+from wm_toolkit.registry import RECIPES, recipe_config, recipe_names
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training.laprop import LaProp
 
@@ -33,26 +33,12 @@ ACTIONS = {
     "discrete": gym.spaces.Discrete(3),
     "several": gym.spaces.MultiDiscrete([2, 3]),
 }
-TINY = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4), "behaviour__horizon": 2},
-    "dreamer_v2": {
-        "deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8, "depth": 1,
-        "behaviour__horizon": 2,
-    },
-    "dreamer_v1": {
-        "deter": 8, "hidden": 8, "stoch": 4, "units": 8, "depth": 1, "behaviour__horizon": 2,
-    },
-    "planet": {
-        "deter": 8, "stoch": 4, "units": 8, "reward_units": 8, "depth": 1,
-        "planner": CEM(horizon=2, samples=6, elites=2, iterations=2),
-    },
-}  # fmt: skip
+SEARCH = CEM(horizon=2, samples=6, elites=2, iterations=2)
 
 
 def tiny(name: str, spaces: Spaces, **overrides):
-    torch.manual_seed(0)
-    settings = {"train__precision": "no", **TINY[name.partition(".")[0]], **overrides}
-    return build(name, spaces, **settings)
+    short = {"planner": SEARCH} if name.startswith("planet") else {"behaviour__horizon": 2}
+    return small_agent(name, spaces, **{"train__precision": "no", **short, **overrides})
 
 
 def batch_of(spaces: Spaces, rows: int = 2, length: int = 4) -> Batch:
@@ -70,7 +56,7 @@ def batch_of(spaces: Spaces, rows: int = 2, length: int = 4) -> Batch:
     return Batch(obs, spaces.encode_action(action), first, reward, flags, flags)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WIDTHS)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_every_recipe_learns_and_acts_with_several_observations_in_every_action_space(name, action):
     spaces = Spaces(SEVERAL, ACTIONS[action])
@@ -87,7 +73,7 @@ def test_every_recipe_learns_and_acts_with_several_observations_in_every_action_
         assert all(spaces.action.contains(a) for a in spaces.decode_action(decision.action))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_single_bits_are_refused_with_a_way_out(name):
     with pytest.raises(SpaceError, match="MultiDiscrete"):
         tiny(name, Spaces(VECTOR, gym.spaces.MultiBinary(3)))
@@ -187,7 +173,7 @@ def test_a_recipe_that_plans_has_no_behaviour_to_train_alone():
         tiny("planet", Spaces(VECTOR, ACTIONS["box"]), frozen_model=True)
 
 
-@pytest.mark.parametrize("name", [*TINY, "dreamer_v3.arxiv_v1"])
+@pytest.mark.parametrize("name", [*WIDTHS, "dreamer_v3.arxiv_v1"])
 def test_a_forward_pass_in_half_precision_is_near_that_in_full(name):
     spaces = Spaces(SEVERAL, ACTIONS["discrete"])
     agent, batch = tiny(name, spaces), batch_of(spaces)
@@ -202,7 +188,7 @@ def test_a_forward_pass_in_half_precision_is_near_that_in_full(name):
         torch.testing.assert_close(first[1], first[0], rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_images_of_any_size_are_seen_and_drawn(name):
     wide = {"image": gym.spaces.Box(0, 255, (48, 80, 3), np.uint8)}
     agent = tiny(name, Spaces(wide, ACTIONS["box"]))

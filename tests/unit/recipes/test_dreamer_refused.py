@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
+from dreamer_toys import CHOICES, NUMBERS, small_agent
 
 from wm_toolkit.agents.actor_critic import ActorCritic
 from wm_toolkit.agents.behaviour import BehaviourConfig
@@ -16,27 +15,12 @@ from wm_toolkit.planning.categorical import CategoricalCEM
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.recipes.dreamer_sizes import SIZES, Size
 from wm_toolkit.recipes.dreamer_v3 import world_model
-from wm_toolkit.registry import build, recipe_config, recipe_names
+from wm_toolkit.registry import recipe_config, recipe_names
 from wm_toolkit.spaces import Spaces
 
-OBSERVED = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-BOX = Spaces(OBSERVED, gym.spaces.Box(-1, 1, (2,), np.float32))
-CHOICE = Spaces(OBSERVED, gym.spaces.Discrete(3))
-SMALL = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
-    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8},
-    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8},
-    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8},
-}
 
-
-def learner_of(name: str, spaces: Spaces = BOX, **settings):
-    torch.manual_seed(0)
-    return build(name, spaces, **SMALL[name.partition(".")[0]], **settings).learner
-
-
-def behaviour_of(name: str, spaces: Spaces = BOX, **settings) -> BehaviourConfig:
-    program = learner_of(name, spaces, **settings).program
+def behaviour_of(name: str, spaces: Spaces = NUMBERS, **settings) -> BehaviourConfig:
+    program = small_agent(name, spaces, **settings).learner.program
     assert isinstance(program, ActorCritic)
     return program.config
 
@@ -44,7 +28,7 @@ def behaviour_of(name: str, spaces: Spaces = BOX, **settings) -> BehaviourConfig
 # -- one discount ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("horizon", [2, 50, 333])
 def test_v3_counts_dreams_and_replayed_rewards_by_the_same_horizon(horizon):
-    program = learner_of("dreamer_v3", horizon=horizon).program
+    program = small_agent("dreamer_v3", horizon=horizon).learner.program
     assert program.model.discount == 1 - 1 / horizon
     assert program.config.replay_discount == 1 - 1 / horizon
     assert program.config.discount == 1
@@ -65,7 +49,7 @@ def test_nano_need_not_say_its_horizon_twice():
 
 
 def test_an_actor_critic_by_itself_takes_the_discount_of_its_model():
-    model = learner_of("dreamer_v3", horizon=20).model
+    model = small_agent("dreamer_v3", horizon=20).learner.model
     assert ActorCritic(model).config.replay_discount == 1 - 1 / 20
     assert ActorCritic(model, BehaviourConfig(discount=0.5)).config.replay_discount == 0.475
 
@@ -97,9 +81,8 @@ def test_the_older_generations_name_the_field_that_is_their_discount(name):
 @pytest.mark.parametrize("name", ["dreamer_v1", "dreamer_v2"])
 @pytest.mark.parametrize("ending", [True, False])
 def test_the_older_generations_count_by_their_discount_once(name, ending):
-    program = learner_of(
-        name, discount=0.9, predict_ending=ending, behaviour__start="predicted"
-    ).program
+    settings = {"discount": 0.9, "predict_ending": ending, "behaviour__start": "predicted"}
+    program = small_agent(name, **settings).learner.program
     start = program.model.initial(6)
     if ending:
         chance = torch.full((1, 16), 0.9).logit()
@@ -138,13 +121,13 @@ def test_v1_leaves_last_states_out_where_it_predicts_endings_unless_told_otherwi
 
 @pytest.mark.parametrize("name", ["dreamer_v1", "dreamer_v2", "dreamer_v3"])
 def test_the_weight_of_the_replayed_value_is_the_one_that_was_given(name):
-    assert learner_of(name, behaviour__replay_value=0.125).scales["replay_value"] == 0.125
-    assert "replay_value" not in learner_of(name, behaviour__replay_value=0.0).scales
+    assert small_agent(name, behaviour__replay_value=0.125).learner.scales["replay_value"] == 0.125
+    assert "replay_value" not in small_agent(name, behaviour__replay_value=0.0).learner.scales
 
 
 def test_planets_settings_of_the_search_hold_for_choices_too():
     search = CEM(horizon=3, samples=9, elites=4, iterations=2, momentum=0.5, execute="best")
-    agent = build("planet", CHOICE, **SMALL["planet"], planner=search)
+    agent = small_agent("planet", CHOICES, planner=search)
     expected = CategoricalCEM(
         horizon=3, samples=9, elites=4, iterations=2, momentum=0.5, execute="best"
     )
@@ -206,7 +189,7 @@ def test_a_state_that_cannot_be_cut_into_blocks_is_refused_before_it_is_built():
     with pytest.raises(ConfigError, match=said):
         recipe_config("dreamer_v3", size__deter=100)
     with pytest.raises(ConfigError, match=said):
-        world_model(BOX, Size(100, 8, 3, 1))
+        world_model(NUMBERS, Size(100, 8, 3, 1))
     assert recipe_config("dreamer_v3", size__deter=100, size__groups=4).size.deter == 100
     assert recipe_config("dreamer_v3.arxiv_v1", size__deter=100).size.deter == 100  # no blocks
     assert all(size.deter % size.groups == 0 for size in SIZES.values())

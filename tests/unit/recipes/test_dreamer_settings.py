@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
+from dreamer_toys import CHOICES, NUMBERS, small_agent
 
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.models.dreamer import KL, Dreamer
 from wm_toolkit.models.rssm import CategoricalBelief, GaussianBelief
-from wm_toolkit.recipes.dreamer_v3 import Size
-from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 
-OBSERVED = {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)}
-BOX = Spaces(OBSERVED, gym.spaces.Box(-1, 1, (2,), np.float32))
-CHOICE = Spaces(OBSERVED, gym.spaces.Discrete(4))
-SMALL = {
-    "dreamer_v3": {"size": Size(16, 8, 3, 1, latents=4)},
-    "dreamer_v2": {"deter": 8, "latents": 3, "classes": 3, "layers": 1, "units": 8},
-    "dreamer_v1": {"deter": 8, "hidden": 8, "stoch": 4, "units": 8},
-    "planet": {"deter": 8, "stoch": 4, "units": 8, "reward_units": 8},
-}
 
-
-def small(name: str, spaces: Spaces = BOX, **settings):
-    torch.manual_seed(0)
-    return build(name, spaces, **SMALL[name.partition(".")[0]], **settings)
-
-
-def model_of(name: str, spaces: Spaces = BOX, **settings) -> Dreamer:
-    model = small(name, spaces, **settings).model
+def model_of(name: str, spaces: Spaces = NUMBERS, **settings) -> Dreamer:
+    model = small_agent(name, spaces, **settings).model
     assert isinstance(model, Dreamer)
     return model
 
@@ -69,7 +51,7 @@ def model_of(name: str, spaces: Spaces = BOX, **settings) -> Dreamer:
     ],
 )
 def test_the_weight_of_every_loss_is_what_was_set(name, settings, weights):
-    learner = small(name, **settings).learner
+    learner = small_agent(name, **settings).learner
     assert isinstance(learner, ModelLearner)
     assert learner.scales == pytest.approx(weights)
 
@@ -102,12 +84,12 @@ def test_categoricals_are_mixed_as_was_set(name):
 @pytest.mark.parametrize(("name", "share"), [("dreamer_v3", 0.0), ("dreamer_v3.arxiv_v1", 0.01)])
 def test_a_policy_over_choices_leaves_each_the_share_that_was_set(name, share):
     for settings, expected in (({}, share), ({"policy_unimix": 0.2}, 0.2)):
-        policy = model_of(name, CHOICE, **settings).heads["policy"]
+        policy = model_of(name, CHOICES, **settings).heads["policy"]
         last = policy.net[-1]
         torch.nn.init.zeros_(last.weight)
-        last.bias.data = torch.tensor([200.0, 0.0, 0.0, 0.0])
+        last.bias.data = torch.tensor([200.0, 0.0, 0.0])
         chances = policy(torch.zeros(1, last_width(policy))).log_probs.exp()[0]
-        assert chances[1:].tolist() == pytest.approx([expected / 4] * 3)
+        assert chances[1:].tolist() == pytest.approx([expected / 3] * 2)
 
 
 def last_width(policy) -> int:
