@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from wm_toolkit.batch import Batch, Losses
 from wm_toolkit.heads.normal import Regression
 from wm_toolkit.models.base import WorldModel
+from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.objective import Objective
+from wm_toolkit.planning.rollout import score
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.structs import Struct
 
@@ -24,6 +27,9 @@ class Position(Struct):
 
 def box(width: int, bound: float = 1.0) -> gym.spaces.Box:
     return gym.spaces.Box(-bound, bound, (width,), np.float32)
+
+
+AWAY = Position(torch.tensor([[1.0, -0.5]]))
 
 
 class Linear(WorldModel[Position]):
@@ -139,3 +145,32 @@ def regulate(model: Linear, start: Tensor, horizon: int, objective: Quadratic) -
     hessian = objective.q * forced.T @ forced + objective.r * torch.eye(horizon * width)
     actions = torch.linalg.solve(hessian, -objective.q * forced.T @ free)
     return actions.view(horizon, width)
+
+
+def published_loop(deviation: Callable[[Tensor], Tensor], *, mean_candidate: bool) -> Tensor:
+    """Cross-entropy search as released code has it: one oscillator, no bounds, the best 10 of 50, six times.
+
+    Args:
+        deviation: what the next Gaussian deviates by, from the elites [10, 4, 1].
+        mean_candidate: whether the mean takes the first candidate's place.
+
+    Returns:
+        The last mean, [4, 1]; draws are those of a generator seeded with 5.
+    """
+    rng = torch.Generator().manual_seed(5)
+    mean, std = torch.zeros(4, 1), torch.ones(4, 1)
+    for _ in range(6):
+        candidates = torch.randn(50, 4, 1, generator=rng) * std + mean
+        if mean_candidate:
+            candidates[0] = mean
+        gains = score(oscillator(), AWAY, candidates[None], Quadratic())[0]
+        elites = candidates[torch.argsort(gains, descending=True)[:10]]
+        mean, std = elites.mean(0), deviation(elites)
+    return mean
+
+
+def searched(**options) -> Tensor:
+    """The same search, as the toolkit's CEM has it with options."""
+    planner = CEM(horizon=4, samples=50, elites=10, iterations=6, **options)
+    rng = torch.Generator().manual_seed(5)
+    return planner.plan(oscillator(), AWAY, Quadratic(), generator=rng).actions[0]

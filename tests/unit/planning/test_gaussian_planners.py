@@ -13,7 +13,9 @@ from planning_toys import (
     TwoPeaks,
     box,
     oscillator,
+    published_loop,
     regulate,
+    searched,
 )
 
 from wm_toolkit.config import from_dict, to_dict
@@ -360,20 +362,9 @@ def test_unbounded_actions_are_not_clipped(rng):
 
 
 def test_cem_equals_the_published_loop_draw_for_draw():
-    """DINO-WM's planner, one environment at a time and without bounds, written out plainly."""
-    model, start, objective = oscillator(), Position(torch.tensor([[1.0, -0.5]])), Quadratic()
-    rng = torch.Generator().manual_seed(5)
-    mean, std = torch.zeros(4, 1), torch.ones(4, 1)
-    for _ in range(6):
-        candidates = torch.randn(50, 4, 1, generator=rng) * std + mean
-        candidates[0] = mean
-        cost = -score(model, start, candidates[None], objective)[0]
-        elites = candidates[torch.argsort(cost)[:10]]
-        mean, std = elites.mean(0), elites.std(0)
-    planner = CEM(horizon=4, samples=50, elites=10, iterations=6, execute="mean")
-    again = torch.Generator().manual_seed(5)
-    plan = planner.plan(model, start, objective, generator=again)
-    assert torch.allclose(plan.actions[0], mean, atol=1e-6)
+    """DINO-WM's planner, one environment at a time."""
+    mean = published_loop(lambda elites: elites.std(0), mean_candidate=True)
+    assert torch.allclose(searched(execute="mean"), mean, atol=1e-6)
 
 
 def test_elites_come_best_first_and_the_best_stands_in_for_worthless_ones():

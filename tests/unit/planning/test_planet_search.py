@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planning_toys import Position, Quadratic, oscillator
+from planning_toys import published_loop, searched
 
 from wm_toolkit.errors import ConfigError
 from wm_toolkit.planning.cem import CEM
 from wm_toolkit.planning.gaussian import Gaussian
 from wm_toolkit.planning.icem import ICEM
 from wm_toolkit.planning.mppi import MPPI
-from wm_toolkit.planning.rollout import score
 
 OFFICIAL = {"deviation": "population", "least": "added", "min_std": 1e-3, "mean_candidate": False}
 ELITES = torch.tensor([[[[1.0]], [[3.0]]]])
@@ -50,25 +49,10 @@ def test_icem_without_the_mean_still_keeps_elites_to_the_last_iteration():
 
 
 def test_the_search_equals_planets_loop_draw_for_draw():
-    """N(mean, std) clipped, the best 10, their moments, std = sqrt(variance + 1e-6); without the mean."""
-    model, start, objective = oscillator(), Position(torch.tensor([[1.0, -0.5]])), Quadratic()
-    rng = torch.Generator().manual_seed(5)
-    mean, std = torch.zeros(4, 1), torch.ones(4, 1)
-    for _ in range(6):
-        candidates = torch.randn(50, 4, 1, generator=rng) * std + mean
-        cost = -score(model, start, candidates[None], objective)[0]
-        elites = candidates[torch.argsort(cost)[:10]]
-        mean = elites.mean(0)
-        std = ((elites - mean).square().mean(0) + 1e-6).sqrt()
-    planner = CEM(horizon=4, samples=50, elites=10, iterations=6, **OFFICIAL)
-    again = torch.Generator().manual_seed(5)
-    plan = planner.plan(model, start, objective, generator=again)
-    assert torch.allclose(plan.actions[0], mean, atol=1e-6)
-    default = CEM(horizon=4, samples=50, elites=10, iterations=6, min_std=1e-3)
-    again = torch.Generator().manual_seed(5)
-    assert not torch.allclose(
-        default.plan(model, start, objective, generator=again).actions[0], mean
-    )
+    """The elites' moments, std = sqrt(variance + 1e-6); the mean is no candidate."""
+    mean = published_loop(lambda e: (e.var(0, correction=0) + 1e-6).sqrt(), mean_candidate=False)
+    assert torch.allclose(searched(**OFFICIAL), mean, atol=1e-6)
+    assert not torch.allclose(searched(min_std=1e-3), mean)
 
 
 @pytest.mark.parametrize(
