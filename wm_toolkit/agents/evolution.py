@@ -193,8 +193,9 @@ class EvolutionLearner:
         """[P] worth of members [P, n], with chances of their own in every generation."""
         number = 2 * (self.updates - again) + again
         seed = (self.seed + WEYL * (number + 1) + 7919 * rank()) % 2**63
-        own = self.fitness(members.float(), batch, seed=seed)
-        return mean_over_processes(own.double())
+        own = self.fitness(members.float(), batch, seed=seed).double()
+        device = next(self.module.parameters()).device  # where processes of several GPUs can meet
+        return mean_over_processes(own.to(device)).cpu()
 
     def _crown(self, contestants: Tensor, batch: Batch) -> None:
         """Measure both again, each in the places of half of the population."""

@@ -77,7 +77,8 @@ class DreamFitness:
         )
         start = np.tile(np.arange(len(batch)), len(members))
         obs, _ = envs.reset(seed=_shared(seed, rows, len(batch)), options={"start": start})
-        return _returns(envs, obs, self.model, self.policy, members)
+        returns, _ = _episodes(envs, obs, self.model, self.policy, members)
+        return returns.view(len(members), -1).mean(-1)
 
 
 class EnvFitness:
@@ -94,6 +95,9 @@ class EnvFitness:
         episodes: R.
         group: the most environments that are open at once.
         policy: name of the head.
+
+    Attributes:
+        steps, played: environment steps and episodes of all members so far.
 
     Raises:
         ConfigError: if episodes or group is below 1.
@@ -114,6 +118,7 @@ class EnvFitness:
             )
         self.model, self.open_envs = model, open_envs
         self.episodes, self.group, self.policy = episodes, group, policy
+        self.steps = self.played = 0
         self._envs: LatentObservationVector | None = None
         self._closing: Callable[[], object] = lambda: None
 
@@ -121,6 +126,7 @@ class EnvFitness:
         """[P] mean over the R episodes of each member; the batch is not needed."""
         total = len(members) * self.episodes
         seeds, returns = _shared(seed, total, self.episodes), torch.zeros(total, dtype=torch.double)
+        lengths = torch.zeros(total, dtype=torch.long)
         envs = self._opened(min(total, self.group))
         for first in range(0, total, envs.num_envs):
             # Whoever is left over in the last group plays its last episode once more.
@@ -129,7 +135,9 @@ class EnvFitness:
             with DrawnAmong(total, rows):
                 obs, _ = envs.reset(seed=[seeds[row] for row in rows], options=options)
                 whose = torch.tensor(rows) // self.episodes
-                returns[rows] = _returns(envs, obs, self.model, self.policy, members[whose])
+                found = _episodes(envs, obs, self.model, self.policy, members[whose])
+                returns[rows], lengths[rows] = found
+        self.steps, self.played = self.steps + int(lengths.sum()), self.played + total
         return returns.view(len(members), -1).mean(-1)
 
     def close(self) -> None:
@@ -174,19 +182,21 @@ def member_actions(head: nn.Module, members: Tensor, features: Tensor) -> Tensor
 
 
 @torch.no_grad()
-def _returns(
+def _episodes(
     envs: gym.vector.VectorEnv, obs: NDArray, model: WorldModel, policy: str, members: Tensor
-) -> Tensor:
-    """[P] mean return of the first episode in each member's rows; obs [P * R, F] are features."""
+) -> tuple[Tensor, Tensor]:
+    """[P * R] return and steps of the first episode in each member's rows; obs [P * R, F] are features."""
     total, live = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    steps = np.zeros(envs.num_envs, int)
     head, members = model.heads[policy], members.to(model.device)
     while live.any():
         features = torch.as_tensor(obs, device=model.device)
         action = model.spaces.decode_action(member_actions(head, members, features))
         obs, reward, terminated, truncated, _ = envs.step(action)
         total += np.where(live, reward, 0.0)
+        steps += live
         live &= ~over(terminated, truncated)
-    return torch.from_numpy(total).view(len(members), -1).mean(-1)
+    return torch.from_numpy(total), torch.from_numpy(steps)
 
 
 def _shared(seed: int, rows: int, each: int) -> Sequence[int]:

@@ -13,17 +13,21 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.agents.evolution import EvolutionLearner
+from wm_toolkit.agents.fitness import EnvFitness
 from wm_toolkit.agents.staged import StagedLearner
-from wm_toolkit.batch import Batch
+from wm_toolkit.batch import Batch, Metrics
 from wm_toolkit.config import check_ranges
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.envs.make import make_vec
 from wm_toolkit.errors import ConfigError, DataError
 from wm_toolkit.models.mdn_rnn import MDNRNN
+from wm_toolkit.nn.distributed import sum_over_processes
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
@@ -123,7 +127,10 @@ def train_in_stages(
     if not (isinstance(model, MDNRNN) and isinstance(learner, StagedLearner)):
         raise ConfigError(f"{recipe} builds a {type(model).__name__} that does not learn in stages")
     log.info("updates: %s", _updates(learner, config))
-    own = [] if start is None else [start]
+    own: list[Hook] = [] if start is None else [start]
+    last = learner.stages[-1].learner
+    if isinstance(last, EvolutionLearner) and isinstance(last.fitness, EnvFitness):
+        own.append(RealEpisodes(last.fitness, agent, config.evaluation))
     trainer = Trainer(
         agent,
         StagedSource(ready.train, model, config.stages, seed=config.train.seed),
@@ -222,6 +229,50 @@ def _evaluation(learner: StagedLearner, config: StagedConfig) -> Evaluate | None
         return evaluate_otherwise(agent) if learner.updates > config.before_last else {}
 
     return evaluate
+
+
+class RealEpisodes(Hook):
+    """Counts what controllers play in the real environment, over all processes, and closes it in the end.
+
+    Logs `env/steps`, `env/episodes` and `env/return`, the mean of a generation.
+
+    Args:
+        fitness: what plays.
+        agent: whose artefact is to say how much was seen, and where.
+        protocol: of the environment.
+    """
+
+    def __init__(self, fitness: EnvFitness, agent: Agent, protocol: ReturnConfig) -> None:
+        self.fitness, self.steps, self.episodes, self._before = fitness, 0, 0, (0, 0)
+        agent.info["experience"] = {"env": protocol.env, "env_options": protocol.env_options}
+
+    def after_update(self, trainer: Trainer, metrics: Metrics) -> Metrics:
+        """A line for every generation."""
+        if "fitness/mean" not in metrics:
+            return {}
+        mine = self.fitness.steps - self._before[0], self.fitness.played - self._before[1]
+        self._before = self.fitness.steps, self.fitness.played
+        new = sum_over_processes(torch.tensor(mine, device=trainer.accelerator.device)).tolist()
+        self.steps, self.episodes = self.steps + new[0], self.episodes + new[1]
+        seen = {"env/steps": float(self.steps), "env/episodes": float(self.episodes)}
+        return {**seen, "env/return": metrics["fitness/mean"]}
+
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Let the artefact say how much was seen."""
+        info = trainer.agent.info
+        info["experience"] = {**info["experience"], **self.state_dict()}
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Close the environments."""
+        self.fitness.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and episodes so far."""
+        return {"steps": self.steps, "episodes": self.episodes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self.steps, self.episodes = state["steps"], state["episodes"]
 
 
 class StageDreams(DreamReport):

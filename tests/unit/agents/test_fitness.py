@@ -63,6 +63,16 @@ def test_a_members_worth_does_not_depend_on_how_many_play_at_once(model, envs, r
     assert torch.equal(apart(members, NO_BATCH, seed=1), worth)
     assert worth.unique().numel() > 2
     assert [env.num_envs for env in envs] == [15, group]
+    assert (apart.steps, apart.played) == (together.steps, together.played)
+
+
+def test_steps_and_episodes_of_all_members_are_counted(model, envs, rng):
+    fitness = EnvFitness(model, Watched, episodes=1, group=4)
+    members = 3 * torch.randn(6, 11, generator=rng)
+    worth = torch.stack([fitness(members, NO_BATCH, seed=seed) for seed in (1, 2)])
+    hit = worth < 30  # the step of the hit pays nothing, every other one pays 1
+    assert hit.any()
+    assert (fitness.steps, fitness.played) == (int((worth + hit).sum()), 12)
 
 
 def test_the_same_environments_play_all_groups_of_all_generations(model, envs, rng):

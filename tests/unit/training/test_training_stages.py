@@ -11,15 +11,19 @@ from safetensors.torch import load_file
 pytest.importorskip("cma")
 
 from wm_toolkit.agents.agent import Agent
+from wm_toolkit.agents.fitness import EnvFitness
+from wm_toolkit.config import override
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.errors import ConfigError, DataError, SpaceError
 from wm_toolkit.models.mdn_rnn import LATENT
 from wm_toolkit.registry import build, recipe_config
 from wm_toolkit.training import jobs
 from wm_toolkit.training.hooks import Hook
+from wm_toolkit.training.logging import METRICS, read_metrics
 from wm_toolkit.training.staged_source import StageData, StagedSource
 from wm_toolkit.training.stages import ROLLOUTS, StickyPolicy, record_rollouts, train_in_stages
 
+RECIPE = "world_models.small"
 DODGE = "wm_toolkit/Dodge-v0"
 TINY = {
     "latent": 3,
@@ -77,7 +81,7 @@ class Stop(Hook):
 
 def test_actors_of_their_own_are_refused_where_rollouts_are_recorded(tmp_path):
     with pytest.raises(ConfigError, match="actors is 'process'"):
-        train_in_stages("world_models.small", config(actors="process"), None, tmp_path)
+        train_in_stages(RECIPE, config(actors="process"), None, tmp_path)
 
 
 def test_rollouts_are_recorded_once_with_what_they_were_made_with(rollouts):
@@ -228,10 +232,10 @@ def weights(run) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_that_was_stopped_in_any_stage_equals_a_whole_one(tmp_path):
-    train_in_stages("world_models.small", config(), DODGE, tmp_path / "whole")
+    train_in_stages(RECIPE, config(), DODGE, tmp_path / "whole")
     for updates in (4, 8, 9):  # in memory, in evolution, to the end
         changed = config(train__updates=updates)
-        train_in_stages("world_models.small", changed, DODGE, tmp_path / "parts")
+        train_in_stages(RECIPE, changed, DODGE, tmp_path / "parts")
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
@@ -258,21 +262,46 @@ def test_the_artefact_acts_and_knows_how_it_is_measured(tmp_path):
 
 def test_recorded_data_takes_the_place_of_rollouts(tmp_path, rollouts):
     run = tmp_path / "run"
-    agent, _ = train_in_stages("world_models.small", config(), None, run, data=rollouts)
+    agent, _ = train_in_stages(RECIPE, config(), None, run, data=rollouts)
     assert not (run / ROLLOUTS).exists()
     assert agent.info["data"]["checksum"] == rollouts.checksum
 
 
 def test_a_real_environment_may_measure_the_controllers(tmp_path, rollouts):
     real = config(fitness="real", evaluation__env_options={"max_episode_steps": 20})
-    agent, _ = train_in_stages("world_models.small", real, None, tmp_path, data=rollouts)
+    agent, _ = train_in_stages(RECIPE, real, None, tmp_path, data=rollouts)
     assert 0 < agent.learner.stages[-1].learner.champion <= 20
+
+
+def test_real_episodes_are_counted_and_the_environment_is_closed(tmp_path, rollouts, monkeypatch):
+    """Three generations of four members in two episodes each, one remeasuring; nobody is hit so early."""
+    closed = []
+    monkeypatch.setattr(EnvFitness, "close", lambda self: closed.append(self))
+    real = config(fitness="real", evaluation__env_options={"max_episode_steps": 20})
+    for updates in (7, 9):  # the second goes on with the first
+        changed = override(real, {"train.updates": updates})
+        agent, _ = train_in_stages(RECIPE, changed, None, tmp_path, data=rollouts)
+        assert closed == [agent.learner.stages[-1].learner.fitness]
+        closed.clear()
+    lines = [x for x in read_metrics(tmp_path / METRICS) if "env/steps" in x]
+    assert [(x["update"], x["env/episodes"]) for x in lines] == [(7, 8), (8, 24), (9, 32)]
+    plain = lines[0]["env/return"] * 8, lines[2]["env/return"] * 8
+    steps = [x["env/steps"] for x in lines]
+    assert (steps[0], steps[2] - steps[1]) == pytest.approx(plain, abs=1e-3)
+    seen = Agent.from_pretrained(tmp_path).info["experience"]
+    options = {"max_episode_steps": 20}
+    assert seen == {"env": DODGE, "env_options": options, "steps": steps[2], "episodes": 32}
+
+
+def test_a_controller_of_dreams_has_seen_no_environment(tmp_path, rollouts):
+    agent, _ = train_in_stages(RECIPE, config(), None, tmp_path, data=rollouts)
+    assert "experience" not in agent.info
 
 
 def test_an_environment_without_pictures_is_refused_before_anything_is_recorded(tmp_path):
     blind = config(observations=("picture",), evaluation__env="CartPole-v1")
     with pytest.raises(SpaceError, match="no observation 'picture'"):
-        train_in_stages("world_models.small", blind, "CartPole-v1", tmp_path)
+        train_in_stages(RECIPE, blind, "CartPole-v1", tmp_path)
     assert not list(tmp_path.rglob("*.h5"))
 
 
@@ -287,10 +316,10 @@ def test_spaces_that_the_model_cannot_have_are_refused_before_anything_is_record
     tmp_path, env, changes, said
 ):
     with pytest.raises(SpaceError, match=said):
-        train_in_stages("world_models.small", config(evaluation__env=env, **changes), env, tmp_path)
+        train_in_stages(RECIPE, config(evaluation__env=env, **changes), env, tmp_path)
     assert not list(tmp_path.rglob("*.h5"))
 
 
 def test_what_this_job_cannot_do_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="every frame"):
-        train_in_stages("world_models.small", config(frame_skip=2), DODGE, tmp_path)
+        train_in_stages(RECIPE, config(frame_skip=2), DODGE, tmp_path)
