@@ -73,7 +73,7 @@ CASES = {
     "planet": Case({"short": 600, "offline": 3000, "online": 800}, -400, "planet.nano"),
     # V, M and C from rollouts; a fresh C in dreams; C alone goes on in the real game, a generation an update.
     "world_models": Case(
-        {"offline": 2575, "behaviour": 75, "online": 20},
+        {"offline": 4075, "behaviour": 75, "online": 20},
         150,
         "world_models.small",
         "wm_toolkit/Dodge-v0",

@@ -145,14 +145,14 @@ TAKE_COVER = WorldModelsConfig(
 SMALL = dataclasses.replace(
     TAKE_COVER,
     latent=16,
-    width=64,
+    width=128,  # 64 are too few once V sees well: two of three seeds then evolve nothing
     depth=8,
     log_variance=-4.0,
     rollouts=400,
     rollout_steps=300,
     sticky=0.8,
     envs=50,
-    vision_updates=1_500,
+    vision_updates=3_000,
     vision_batch=32,
     vision_rate=3e-3,
     memory_updates=1_000,
@@ -162,7 +162,7 @@ SMALL = dataclasses.replace(
     horizon=300,
     population=16,
     sequence=48,
-    train=TrainConfig(updates=2_575, batch_size=32, clip=None, checkpoint_every=500),
+    train=TrainConfig(updates=4_075, batch_size=32, clip=None, checkpoint_every=500),
 )
 
 
