@@ -120,7 +120,7 @@ def places(
 
 
 def unit(raw: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1) from 64 random bits each, as `Generator.random` makes them."""
+    """[n] numbers in [0, 1) from 64 random bits each, as `Generator.random` makes them."""
     return (raw >> np.uint64(11)) * 2.0**-53
 
 

@@ -135,7 +135,7 @@ class ObservationEncoder(nn.Module):
         return torch.cat(parts, -1)
 
     def prepare(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Observations as both encoder and decoder shall see them in training."""
+        """Observations [..., *shape] as both encoder and decoder shall see them in training."""
         if self.bits == 8:
             return dict(obs)
         noisy = {key: coarse(obs[key], self.bits, noisy=True) for key in self.images}

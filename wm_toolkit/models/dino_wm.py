@@ -211,7 +211,7 @@ class DinoWM(WindowModel):
     def fit_inputs(
         self, statistics: Mapping[str, tuple[Tensor, Tensor]], batches: Iterable[Batch]
     ) -> None:
-        """Keep mean and deviation of proprioception and, if asked for, of every token channel."""
+        """Keep mean and deviation of proprioception [V] and, if asked for, of every token channel [E]."""
         if self.proprio_width and f"obs/{self.proprio_key}" in statistics:
             mean, std = statistics[f"obs/{self.proprio_key}"]
             self.proprio_mean.copy_(mean.flatten())

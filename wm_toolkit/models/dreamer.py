@@ -91,14 +91,14 @@ class Dreamer(WorldModel[Latent]):
         *,
         generator: torch.Generator | None = None,
     ) -> Latent:
-        """A draw from the posterior."""
+        """A draw from the posterior after action [B, A] and observations [B, ...]."""
         embedded = self.rssm.core.embed(action)
         return self.rssm.observe(state, embedded, self.encoder(obs), generator)
 
     def imagine(
         self, state: Latent, action: Tensor, *, generator: torch.Generator | None = None
     ) -> Latent:
-        """A draw from the prior."""
+        """A draw from the prior after action [B, A]."""
         return self.rssm.imagine(state, self.rssm.core.embed(action), generator)
 
     def features(self, state: Latent) -> Tensor:
@@ -112,7 +112,7 @@ class Dreamer(WorldModel[Latent]):
 
     # -- faster and finer ------------------------------------------------------------------------------
     def prepare(self, batch: Batch) -> Batch:
-        """The batch as encoder and decoder shall see it in training."""
+        """The batch [B, T] as encoder and decoder shall see it in training."""
         return batch.replace(obs=self.encoder.prepare(batch.obs))
 
     def observe_sequence(
@@ -122,7 +122,7 @@ class Dreamer(WorldModel[Latent]):
         *,
         generator: torch.Generator | None = None,
     ) -> Latent:
-        """As the loop in `WorldModel`, with everything that does not recur done for all rows at once."""
+        """States [B, T] as of the loop in `WorldModel`; what does not recur is done for all rows at once."""
         return self._filter(batch, batch.previous_action(), state, generator)
 
     def observe_after(

@@ -130,13 +130,13 @@ class MDNRNN(WorldModel[Memory]):
         *,
         generator: torch.Generator | None = None,
     ) -> Memory:
-        """z drawn from what V makes of the image; M reads the step that led here."""
+        """z [B, Z] drawn from what V makes of the image; M reads the step that led here."""
         return self._observe(state, action, self.encoder(obs), generator)
 
     def imagine(
         self, state: Memory, action: Tensor, *, generator: torch.Generator | None = None
     ) -> Memory:
-        """z drawn from M's mixture, at the model's temperature."""
+        """z [B, Z] drawn from M's mixture after action [B, A], at the model's temperature."""
         h, c, age = self._remember(state, action)
         z = self.next(h).tempered(self.temperature).sample(generator)
         return Memory(z, h, c, age)
@@ -158,7 +158,7 @@ class MDNRNN(WorldModel[Memory]):
         *,
         generator: torch.Generator | None = None,
     ) -> Memory:
-        """As the loop in `WorldModel`, with all frames encoded at once, or read from `batch.extras`."""
+        """States [B, T] as of the loop in `WorldModel`; frames are encoded at once, or read from `extras`."""
         size, length = batch.action.shape[:2]
         seen, action = self.posterior(batch), batch.previous_action()
         restarts = batch.restarts()

@@ -78,7 +78,7 @@ class WindowModel(WorldModel[Window]):
     def imagine(
         self, state: Window, action: Tensor, *, generator: torch.Generator | None = None
     ) -> Window:
-        """Predict the next frame and push it; deterministic."""
+        """Predict the frame after action [B, A] and push it; deterministic."""
         actions = torch.cat([state.actions, action.unsqueeze(1)], 1)
         predicted = self.predictor(state.tokens, self.action_encoder(actions), state.count)
         following = self.following(state.tokens[:, -1:], predicted[:, -1:])

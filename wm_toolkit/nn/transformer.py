@@ -274,7 +274,7 @@ class Block(nn.Module):
     def extend(
         self, x: Tensor, past: KeysValues | None = None, *, newest: bool = False, first: int = 0
     ) -> tuple[Tensor, KeysValues]:
-        """The block over frames that follow remembered ones; see `Attention.extend`."""
+        """The block over frames [B, T P, D] that follow remembered ones; see `Attention.extend`."""
         mixed, seen = self.attention.extend(self.norm1(x), past, newest=newest, first=first)
         x = x[:, -mixed.shape[1] :] + mixed
         return x + self.mlp(self.norm2(x)), seen

@@ -102,7 +102,7 @@ class GaussianPlanner(AdaptivePlanner[Gaussian]):
         return belief.mean.unsqueeze(1)[:, : int(self.mean_candidate)]
 
     def blend(self, belief: Gaussian, mean: Tensor, std: Tensor, elites: Tensor) -> Gaussian:
-        """The new belief from the elites' mean and deviation, with momentum and the floor."""
+        """The new belief from the mean and deviation [B, H, A] of elites [B, K, H, A]: momentum, then floor."""
         if self.momentum:
             mean, std = mean.lerp(belief.mean, self.momentum), std.lerp(belief.std, self.momentum)
         if self.min_std and self.least == "added":

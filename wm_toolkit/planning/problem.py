@@ -50,7 +50,7 @@ class Problem:
         warm_start: Tensor | None,
         generator: torch.Generator | None,
     ) -> Problem:
-        """Put the arguments of `plan` in order: a warm start is cut or zero-padded to the horizon.
+        """Put the arguments of `plan` in order: a warm start [B, H, A] is cut or zero-padded to the horizon.
 
         Raises:
             ShapeError: if the warm start does not fit the state or the action space.
@@ -105,7 +105,7 @@ class Best(Struct):
     actions: Tensor
 
     def improve(self, score: Tensor, actions: Tensor) -> Best:
-        """The better of this and another plan, row by row."""
+        """The better of this and another plan [B, H, A] of score [B], row by row."""
         better = score > self.score
         return Best(
             torch.where(better, score, self.score),
@@ -173,5 +173,5 @@ def select_elites(candidates: Tensor, scores: Tensor, count: int) -> tuple[Tenso
 
 
 def worst_unless_finite(scores: Tensor) -> Tensor:
-    """The same scores with -inf in place of NaN and infinity."""
+    """The same scores, of any shape, with -inf in place of NaN and infinity."""
     return scores.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)

@@ -45,7 +45,7 @@ class RandomShooting(SamplingPlanner[Tensor]):
         return candidates
 
     def refit(self, problem: Problem, belief: Tensor, elites: Tensor, scores: Tensor) -> Tensor:
-        """Nothing is learnt."""
+        """The same belief [B, H, A]: nothing is learnt."""
         return belief
 
     def spread(self, belief: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def load_episodes(run_dir: str | Path) -> list[GoalEpisode]:
 
 
 def prediction_error(results: Results, agent: Agent, batch: Batch) -> HorizonError:
-    """Open-loop error of a run's model on held-out windows, measured once."""
+    """Open-loop error of a run's model on held-out windows [B, T], measured once."""
     stored = results.get("horizon")
     if stored is None:
         error = horizon_error(agent.model, batch)
