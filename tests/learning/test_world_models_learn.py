@@ -14,7 +14,7 @@ from dodge_in_the_dream import RESULTS, measure
 
 pytestmark = pytest.mark.learning
 SEEDS = [0, 1, 2]
-FACTOR = 2.5  # of what the random controller lives
+FACTOR = 4.0  # of what the random controller lives
 
 
 def check(result: dict, factor: float) -> None:
