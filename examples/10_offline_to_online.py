@@ -29,10 +29,10 @@ FEW_ROWS = {"envs": 1, "burst": 1, "train_ratio": 64.0, "prefill": 500}
 def main(smoke: bool) -> None:
     """Record, train offline, train the behaviour alone, go online; measure after each."""
 
-    def train(name: str, env: str | None, updates: int, frozen: bool = False, **how: Any) -> Agent:
+    def train(name: str, env: str | None, updates: int, settings: Any = None, **how: Any) -> Agent:
         size = {"train__updates": updates // 100 if smoke else updates}
         size |= {"evaluation__episodes": 5 if smoke else 50}
-        config = recipe_config(RECIPE, frozen_model=frozen, **FEW_ROWS, **size)
+        config = recipe_config(RECIPE, **FEW_ROWS, **size, **(settings or {}))
         agent, _ = train_online(RECIPE, config, env, RUNS / name, **how)
         print(line(name, agent))
         return agent
@@ -46,8 +46,9 @@ def main(smoke: bool) -> None:
     train("offline", None, 1500, data=data)
 
     # From an artefact come the weights; from a whole run the state of its learner, too.
-    train("behaviour", None, 500, frozen=True, data=data, init=RUNS / "offline/model")
-    online = train("online", ENV, 500, data=data, init=RUNS / "offline")
+    train("behaviour", None, 500, {"frozen_model": True}, data=data, init=RUNS / "offline/model")
+    # In smaller steps than the preset's, so that what it can do is not forgotten on the way.
+    online = train("online", ENV, 500, {"lr": 3e-4}, data=data, init=RUNS / "offline")
     print(f"the last one took {online.info['experience']['steps']:,} steps in the environment")
 
 

@@ -72,7 +72,7 @@ def test_a_controller_lives_in_dreams_and_in_the_game(run, tmp_path):
     pytest.importorskip("cma")
     said = run("11")
     updates, parameters = numbers(r"trained: (\d+) updates; C has (\d+) parameters", said)
-    assert (updates, parameters) == (53, 16 + 2 * 64), "one output of [z, c, h], without a bias"
+    assert (updates, parameters) == (53, 16 + 2 * 128), "one output of [z, c, h], without a bias"
     lives, horizon = numbers(r"in dreams C lives (\d+) of (\d+) steps", said)
     assert 1 <= lives <= horizon == 40
     real, random = (numbers(rf"(?m)^{who} lives (\d+) steps", said)[0] for who in ("C", "random"))

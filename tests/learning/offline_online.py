@@ -54,12 +54,21 @@ class Case:
 
 # A few thousand rows from one environment, each replayed often; the preset itself collects more and replays less.
 FEW = {"envs": 1, "train_ratio": 64.0, "burst": 1, "prefill": 500}
+# What can do the task already goes on in smaller steps: at the preset's 7e-4, one of three seeds forgot the swing-up for
+# 200 updates.
+GENTLY = {"lr": 3e-4}
 CASES = {
     "medium_replay": Case(
-        {"short": 600, "offline": 1500, "behaviour": 800, "online": 500}, -250, settings=FEW
+        {"short": 600, "offline": 1500, "behaviour": 800, "online": 500},
+        -250,
+        settings=FEW,
+        online=GENTLY,
     ),
     "first_steps": Case(
-        {"short": 250, "offline": 800, "behaviour": 500, "online": 500}, -250, settings=FEW
+        {"short": 250, "offline": 800, "behaviour": 500, "online": 500},
+        -250,
+        settings=FEW,
+        online=GENTLY,
     ),
     "dreamer_v1": Case(
         {"short": 500, "offline": 1500, "behaviour": 800, "online": 500}, -400, "dreamer_v1.nano"
