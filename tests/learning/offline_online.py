@@ -22,6 +22,7 @@ from imagination import write
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.data.dataset import TrajectoryDataset
 from wm_toolkit.registry import build, recipe_config
+from wm_toolkit.training import seeding
 from wm_toolkit.training.baselines import random_agent
 from wm_toolkit.training.jobs import train
 from wm_toolkit.training.returns import evaluate_returns
@@ -71,7 +72,7 @@ CASES = {
         online=GENTLY,
     ),
     "dreamer_v1": Case(
-        {"short": 500, "offline": 1500, "behaviour": 800, "online": 500}, -400, "dreamer_v1.nano"
+        {"short": 500, "offline": 1500, "behaviour": 2000, "online": 500}, -400, "dreamer_v1.nano"
     ),
     "dreamer_v2": Case(
         {"short": 1000, "offline": 2000, "behaviour": 1000, "online": 1000},
@@ -99,9 +100,10 @@ def config_of(case: Case, seed: int, updates: int, **changes: Any) -> Any:
     return recipe_config(case.recipe, train__seed=seed, train__updates=updates, **changes)
 
 
-def with_fresh_behaviour(agent: Agent, folder: Path) -> Path:
+def with_fresh_behaviour(agent: Agent, seed: int, folder: Path) -> Path:
     """The agent's world model with an actor and a critic that know nothing, saved."""
-    other = build(agent.recipe, agent.spaces, agent.config)
+    with seeding.own_stream(seed):
+        other = build(agent.recipe, agent.spaces, agent.config)
     weights = agent.model.state_dict()
     own = {k: v for k, v in other.model.state_dict().items() if k.startswith(BEHAVIOUR)}
     other.model.load_state_dict(weights | own)
@@ -139,7 +141,7 @@ def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
     offline = stage("offline", data=data)
     scores["random"] = evaluate_returns(random_agent(offline)).to_json()
     if "behaviour" in case.updates:
-        fresh = with_fresh_behaviour(offline, folder / "fresh")
+        fresh = with_fresh_behaviour(offline, seed, folder / "fresh")
         scores["fresh"] = evaluate_returns(Agent.from_pretrained(fresh)).to_json()
         stage("behaviour", data=data, init=fresh)
     stage("online", case.env, data=data, init=folder / "offline")
