@@ -55,4 +55,7 @@ def test_every_planner_finds_its_way_in_a_learnt_dream():
             assert played["episodes"] == 20
             assert played["interval"][0] > random["interval"][1], (case, name)
         searching = [found[f"{case}/{name}"]["return_mean"] for name in ("cem", "mppi", "gradient")]
-        assert min(searching) > -350 > found[f"{case}/shooting"]["return_mean"], case
+        assert min(searching) > -350, case
+        assert min(searching) > found[f"{case}/shooting"]["return_mean"] + 100, (
+            "one try is not enough"
+        )
