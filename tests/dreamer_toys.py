@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -64,11 +65,11 @@ def categorical_dreamer(name: str = "vector") -> Dreamer:
     return model.eval()
 
 
-def gaussian_dreamer() -> Dreamer:
+def gaussian_dreamer(cell: Callable[[int, int], nn.Module] = nn.GRUCell) -> Dreamer:
     """PlaNet in small: a dense core and a Gaussian latent, over the "vector" spaces."""
     torch.manual_seed(0)
     spaces = SPACES["vector"]
-    core = DenseCore(nn.GRUCell(8, 16), nn.Sequential(nn.Linear(4 + 2, 8), nn.ReLU()), 16)
+    core = DenseCore(cell(8, 16), nn.Sequential(nn.Linear(4 + 2, 8), nn.ReLU()), 16)
     rssm = RSSM(core, nn.Linear(16, 8), nn.Linear(21, 8), GaussianBelief(4))
     encoder = ObservationEncoder(spaces, vector=nn.Linear(3, 5), vector_width=5, squash=False)
     head = ObservationHead(trunk=nn.Linear(20, 8), reads={"vector": nn.Linear(8, 3)}, squash=False)

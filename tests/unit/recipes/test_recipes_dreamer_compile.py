@@ -5,30 +5,22 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
+from dreamer_toys import NUMBERS, SMALL
 
 from wm_toolkit.agents.agent import Agent
 from wm_toolkit.agents.model_learner import ModelLearner
 from wm_toolkit.batch import Batch
-from wm_toolkit.recipes.dreamer_v3 import Size
 from wm_toolkit.registry import build
-from wm_toolkit.spaces import Spaces
 
-SMALL = Size(deter=16, units=8, classes=3, depth=1)
-SPACES = Spaces(
-    {"vector": gym.spaces.Box(-9, 9, (3,), np.float32)},
-    gym.spaces.Box(-1, 1, (2,), np.float32),
-)
 # The compiler looks at the gradient of what is not a leaf, and torch warns of that.
 TRACING = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 
 
 def agent(compile: bool) -> Agent:
     torch.manual_seed(0)
-    return build("dreamer_v3", SPACES, size=SMALL, behaviour__horizon=3, compile=compile)
+    return build("dreamer_v3", NUMBERS, size=SMALL, behaviour__horizon=3, compile=compile)
 
 
 def batch() -> Batch:
