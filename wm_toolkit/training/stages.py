@@ -27,7 +27,7 @@ from wm_toolkit.data.formats.hdf5 import Hdf5Writer
 from wm_toolkit.envs.make import make_vec
 from wm_toolkit.errors import ConfigError, DataError
 from wm_toolkit.models.mdn_rnn import MDNRNN
-from wm_toolkit.nn.distributed import sum_over_processes
+from wm_toolkit.nn.distributed import rank, sum_over_processes
 from wm_toolkit.registry import build
 from wm_toolkit.spaces import Spaces
 from wm_toolkit.training import seeding
@@ -243,17 +243,16 @@ class RealEpisodes(Hook):
     """
 
     def __init__(self, fitness: EnvFitness, agent: Agent, protocol: ReturnConfig) -> None:
-        self.fitness, self.steps, self.episodes, self._before = fitness, 0, 0, (0, 0)
+        self.fitness, self.steps, self.episodes = fitness, 0, 0
         agent.info["experience"] = {"env": protocol.env, "env_options": protocol.env_options}
 
     def after_update(self, trainer: Trainer, metrics: Metrics) -> Metrics:
         """A line for every generation."""
         if "fitness/mean" not in metrics:
             return {}
-        mine = self.fitness.steps - self._before[0], self.fitness.played - self._before[1]
-        self._before = self.fitness.steps, self.fitness.played
-        new = sum_over_processes(torch.tensor(mine, device=trainer.accelerator.device)).tolist()
-        self.steps, self.episodes = self.steps + new[0], self.episodes + new[1]
+        mine = (self.fitness.steps, self.fitness.played)
+        together = sum_over_processes(torch.tensor(mine, device=trainer.accelerator.device))
+        self.steps, self.episodes = together.tolist()
         seen = {"env/steps": float(self.steps), "env/episodes": float(self.episodes)}
         return {**seen, "env/return": metrics["fitness/mean"]}
 
@@ -271,8 +270,10 @@ class RealEpisodes(Hook):
         return {"steps": self.steps, "episodes": self.episodes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting: the first process from the sum of all, the others from nothing."""
         self.steps, self.episodes = state["steps"], state["episodes"]
+        if rank() == 0:
+            self.fitness.steps, self.fitness.played = self.steps, self.episodes
 
 
 class StageDreams(DreamReport):
