@@ -35,9 +35,9 @@ SHORTENED = {
         "--set evaluation.episodes=2"
     ),
     "wm train dreamer_v3.nano --env CartPole-v1 --data cartpole.h5 --init runs/offline "
-    "--run runs/online --steps 5000": (
+    "--run runs/online --steps 5000 --set lr=3e-4": (
         "wm train dreamer_v3.nano --env CartPole-v1 --data cartpole.h5 --init runs/offline "
-        "--run runs/online --updates 2 --set evaluation.episodes=2"
+        "--run runs/online --updates 2 --set lr=3e-4 evaluation.episodes=2"
     ),
     # The pretrained model's own data set has 1,000 walks; the run's has a few.
     "wm plan lewm-tworooms --episode 3 --out plan.png": (
